@@ -1,0 +1,344 @@
+"""The private database seen from outside dlt: known rows, receipts, runs, quarantine, drift and origins.
+
+Every function opens a connection and closes it before it returns, because dlt opens the same file in between.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from sources._http import Traffic
+from sources._schema import Table, every_table, stored_columns
+from sources._sweep import KnownRow, Outcome
+from sources._tables import Drift, Key, Quarantined
+
+STORAGE_VERSION: Final = "v1.2.0"
+"""Old enough for the BI drivers that still carry DuckDB 1.2 (facts/duckdb-and-bi.md §1)."""
+
+_DDL: Final = """
+CREATE SCHEMA IF NOT EXISTS ops;
+CREATE TABLE IF NOT EXISTS ops.runs (
+    run_id VARCHAR PRIMARY KEY,
+    started_at TIMESTAMPTZ NOT NULL,
+    finished_at TIMESTAMPTZ,
+    status VARCHAR NOT NULL,
+    exit_code INTEGER,
+    vendors VARCHAR[] NOT NULL,
+    skipped VARCHAR[] NOT NULL,
+    "full" BOOLEAN NOT NULL,
+    rows_written BIGINT,
+    message VARCHAR,
+    version VARCHAR NOT NULL,
+    pid BIGINT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS ops.receipts (
+    run_id VARCHAR NOT NULL,
+    vendor VARCHAR NOT NULL,
+    table_name VARCHAR NOT NULL,
+    vendor_count BIGINT,
+    distinct_read BIGINT NOT NULL,
+    live_rows BIGINT NOT NULL,
+    inserted BIGINT NOT NULL,
+    updated BIGINT NOT NULL,
+    deleted BIGINT NOT NULL,
+    unchanged BIGINT NOT NULL,
+    quarantined BIGINT NOT NULL,
+    passes BIGINT NOT NULL,
+    requests BIGINT NOT NULL,
+    retries BIGINT NOT NULL,
+    throttled_seconds DOUBLE NOT NULL,
+    bytes_read BIGINT NOT NULL,
+    complete BOOLEAN NOT NULL,
+    reason VARCHAR NOT NULL,
+    cursor_before VARCHAR,
+    cursor_after VARCHAR,
+    started_at TIMESTAMPTZ NOT NULL,
+    finished_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (run_id, table_name)
+);
+CREATE TABLE IF NOT EXISTS ops.drift (
+    table_name VARCHAR NOT NULL,
+    path VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL,
+    found VARCHAR NOT NULL,
+    occurrences BIGINT NOT NULL,
+    first_run_id VARCHAR NOT NULL,
+    last_run_id VARCHAR NOT NULL,
+    first_seen_at TIMESTAMPTZ NOT NULL,
+    last_seen_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (table_name, path, kind, found)
+);
+CREATE TABLE IF NOT EXISTS ops.quarantine (
+    record_digest VARCHAR PRIMARY KEY,
+    table_name VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL,
+    raw JSON NOT NULL,
+    first_run_id VARCHAR NOT NULL,
+    last_run_id VARCHAR NOT NULL,
+    first_seen_at TIMESTAMPTZ NOT NULL,
+    last_seen_at TIMESTAMPTZ NOT NULL
+);
+CREATE TABLE IF NOT EXISTS ops.origins (
+    vendor VARCHAR PRIMARY KEY,
+    base_url VARCHAR NOT NULL,
+    project_id VARCHAR NOT NULL,
+    first_run_id VARCHAR NOT NULL
+);
+CREATE OR REPLACE VIEW ops.freshness AS
+WITH newest AS (
+    SELECT * FROM ops.receipts QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY started_at DESC) = 1
+), newest_complete AS (
+    SELECT * FROM ops.receipts WHERE complete
+    QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY started_at DESC) = 1
+)
+SELECT
+    newest.vendor,
+    newest.table_name,
+    newest.live_rows,
+    newest_complete.started_at AS data_through,
+    newest_complete.run_id AS last_complete_run,
+    newest_complete.finished_at AS last_complete_at,
+    newest.run_id AS last_run,
+    newest.complete AS last_run_complete,
+    newest.reason AS last_run_reason
+FROM newest LEFT JOIN newest_complete USING (table_name);
+COMMENT ON TABLE ops.runs IS 'One row per run.';
+COMMENT ON TABLE ops.receipts IS 'One row per run and table: what was read, what changed, and whether it is complete.';
+COMMENT ON TABLE ops.drift IS 'One row per way in which a vendor''s JSON differs from the declared columns.';
+COMMENT ON TABLE ops.quarantine IS 'One row per record that has no usable key, as raw JSON with the reason.';
+COMMENT ON TABLE ops.origins IS 'One row per vendor: the account this warehouse was filled from.';
+COMMENT ON VIEW ops.freshness IS 'One row per table: how far its data reaches, and its last complete run.';
+"""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a vendor's rows come from."""
+
+    base_url: str
+    project_id: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a run did to one table, proven by counts."""
+
+    vendor: str
+    table_name: str
+    vendor_count: int | None
+    distinct_read: int
+    live_rows: int
+    inserted: int
+    updated: int
+    deleted: int
+    unchanged: int
+    quarantined: int
+    passes: int
+    traffic: Traffic
+    complete: bool
+    reason: str
+    cursor_before: str | None
+    cursor_after: str | None
+    started_at: datetime
+    finished_at: datetime
+
+    @property
+    def written(self) -> int:
+        """Root rows written to the warehouse."""
+        return self.inserted + self.updated + self.deleted
+
+
+@contextmanager
+def connect(path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to a database file, in UTC, closed at the end."""
+    config: dict[str, Any] = {} if read_only or path.exists() else {"storage_compatibility_version": STORAGE_VERSION}
+    connection = duckdb.connect(str(path), read_only=read_only, config=config)
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+    finally:
+        connection.close()
+
+
+def prepare(path: Path) -> None:
+    """Create the private database and the `ops` tables where they are missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with connect(path) as con:
+        con.execute(_DDL)
+
+
+def origins(path: Path) -> dict[str, Origin]:
+    """The account each vendor's rows come from; empty for a file without ledger."""
+    with connect(path, read_only=True) as con:
+        if not con.execute(
+            "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'ops' AND table_name = 'origins'"
+        ).fetchall():
+            return {}
+        return {
+            v: Origin(u, p)
+            for v, u, p in con.execute("SELECT vendor, base_url, project_id FROM ops.origins").fetchall()
+        }
+
+
+def begin_run(path: Path, run_id: str, started_at: datetime, **columns: Any) -> None:
+    """Write the run's row, and close those of runs that ended without saying so."""
+    row = {"run_id": run_id, "started_at": started_at, "status": "running", **columns}
+    with connect(path) as con:
+        con.execute("UPDATE ops.runs SET status = 'interrupted' WHERE status = 'running'")
+        _insert(con, "ops.runs", row)
+
+
+def end_run(path: Path, run_id: str, **columns: Any) -> None:
+    """Complete the run's row."""
+    assignments = ", ".join(f'"{name}" = ?' for name in columns)
+    with connect(path) as con:
+        con.execute(f"UPDATE ops.runs SET {assignments} WHERE run_id = ?", [*columns.values(), run_id])
+
+
+def remember_origins(path: Path, found: Mapping[str, Origin], run_id: str) -> None:
+    """Note the account of each vendor the first time it is read."""
+    with connect(path) as con:
+        for vendor, origin in found.items():
+            con.execute(
+                "INSERT INTO ops.origins VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [vendor, origin.base_url, origin.project_id, run_id],
+            )
+
+
+def missing_tables(path: Path, tables: Sequence[Table]) -> bool:
+    """Whether any declared table or column does not exist yet."""
+    with connect(path, read_only=True) as con:
+        found = set(con.execute("SELECT schema_name, table_name, column_name FROM duckdb_columns()").fetchall())
+    declared = {
+        (table.schema, name, column.name)
+        for table in tables
+        for name, child in every_table(table)
+        for column in stored_columns(table, child)
+    }
+    return not declared <= found
+
+
+def known_rows(path: Path, table: Table) -> dict[Key, KnownRow]:
+    """What the warehouse holds of a table."""
+    cursor = f'epoch_us("{table.cursor}")' if table.cursor else "NULL"
+    with connect(path, read_only=True) as con:
+        rows = con.execute(
+            f'SELECT "{table.key}", _row_hash, {cursor}, _deleted_at IS NOT NULL FROM {table.qualified_name}'
+        ).fetchall()
+    return {key: KnownRow(row_hash, at, deleted) for key, row_hash, at, deleted in rows}
+
+
+def note_findings(
+    path: Path, run_id: str, now: datetime, drift: Mapping[Drift, int], quarantined: Sequence[Quarantined]
+) -> None:
+    """Keep quarantined records and drift; meeting the same again moves its `last_seen_at`."""
+    if not drift and not quarantined:
+        return
+    with connect(path) as con:
+        con.begin()
+        for found, count in drift.items():
+            con.execute(
+                "INSERT INTO ops.drift VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "occurrences = occurrences + excluded.occurrences, last_run_id = excluded.last_run_id, "
+                "last_seen_at = excluded.last_seen_at",
+                [found.table, found.path, found.kind, found.found, count, run_id, run_id, now, now],
+            )
+        for record in quarantined:
+            con.execute(
+                "INSERT INTO ops.quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "last_run_id = excluded.last_run_id, last_seen_at = excluded.last_seen_at",
+                [record.digest, record.table, record.reason, record.raw, run_id, run_id, now, now],
+            )
+        con.commit()
+
+
+def settle(path: Path, run_id: str, outcomes: Sequence[Outcome], now: datetime) -> list[Receipt]:
+    """Mark rows found gone and write the receipts, in one transaction."""
+    receipts = []
+    with connect(path) as con:
+        con.begin()
+        for outcome in outcomes:
+            _mark_deleted(con, outcome, now)
+            receipt = _receipt(con, outcome, now)
+            _insert(con, "ops.receipts", {"run_id": run_id, **_receipt_columns(receipt)})
+            receipts.append(receipt)
+        con.commit()
+    return receipts
+
+
+def _mark_deleted(con: duckdb.DuckDBPyConnection, outcome: Outcome, now: datetime) -> None:
+    if outcome.gone:
+        table = outcome.table
+        con.execute(
+            f"UPDATE {table.qualified_name} SET _deleted_at = ?, _loaded_at = ? "
+            f'WHERE "{table.key}" IN (SELECT unnest(?)) AND _deleted_at IS NULL',
+            [now, now, outcome.gone],
+        )
+
+
+def _receipt(con: duckdb.DuckDBPyConnection, outcome: Outcome, now: datetime) -> Receipt:
+    name = outcome.table.qualified_name
+    live = _one(con, f"SELECT count(*) FROM {name} WHERE _deleted_at IS NULL")
+    before = _one(
+        con,
+        "SELECT max(cursor_after) FROM ops.receipts WHERE table_name = ? AND complete",
+        [name],
+    )
+    complete, reason = outcome.complete, outcome.reason
+    expected = outcome.distinct_read + outcome.present_unlisted
+    if complete and live != expected:
+        complete = False
+        reason = f"the warehouse holds {live} live rows and {expected} were read"
+    after = _iso(outcome.newest_cursor) if complete else before
+    return Receipt(
+        vendor=outcome.table.schema,
+        table_name=name,
+        vendor_count=outcome.vendor_count,
+        distinct_read=outcome.distinct_read,
+        live_rows=live,
+        inserted=outcome.inserted,
+        updated=outcome.updated,
+        deleted=len(outcome.gone),
+        unchanged=outcome.unchanged,
+        quarantined=outcome.quarantined,
+        passes=outcome.passes,
+        traffic=outcome.traffic,
+        complete=complete,
+        reason=reason,
+        cursor_before=before,
+        cursor_after=after,
+        started_at=outcome.started_at,
+        finished_at=outcome.finished_at or now,
+    )
+
+
+def _receipt_columns(receipt: Receipt) -> dict[str, Any]:
+    columns = {name: value for name, value in vars(receipt).items() if name != "traffic"}
+    traffic = receipt.traffic
+    return {
+        **columns,
+        "requests": traffic.requests,
+        "retries": traffic.retries,
+        "throttled_seconds": round(traffic.throttled_seconds, 3),
+        "bytes_read": traffic.bytes_read,
+    }
+
+
+def _insert(con: duckdb.DuckDBPyConnection, table: str, row: Mapping[str, Any]) -> None:
+    names = ", ".join(f'"{name}"' for name in row)
+    con.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
+
+
+def _one(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) -> Any:
+    return con.execute(sql, list(values)).fetchall()[0][0]
+
+
+def _iso(microseconds: int | None) -> str | None:
+    if microseconds is None:
+        return None
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")

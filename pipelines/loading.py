@@ -1,0 +1,109 @@
+"""dlt's part of a run: one pipeline per vendor on the private database, loaded slice by slice."""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+
+import dlt
+from dlt.common.exceptions import SignalReceivedException
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from pipelines.destination import atomic_duckdb
+from pipelines.publish import Warehouse
+from sources._reading import Reading
+from sources._resource import declared_source, slice_source
+from sources._schema import Table
+
+log = logging.getLogger("deskhouse.load")
+
+
+class LoadFailed(Exception):
+    """A slice could not be loaded; what was committed before stays. The message is safe to print."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop; `signal` is its number."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
+class VendorLoader:
+    """Loads one vendor's tables into the schema named for it."""
+
+    def __init__(self, warehouse: Warehouse, vendor: str) -> None:
+        self._vendor = vendor
+        self._folder = warehouse.pipelines_dir / vendor
+        self._pipeline = dlt.pipeline(
+            vendor,
+            pipelines_dir=str(warehouse.pipelines_dir),
+            destination=atomic_duckdb(str(warehouse.private_database), destination_name="duckdb"),
+            dataset_name=vendor,
+        )
+
+    def drain(self) -> None:
+        """Finish what an earlier run left between reading and commit.
+
+        A package that cannot be loaded is dropped: its rows are not in the warehouse, so this run reads them again.
+        """
+        if not self._pipeline.has_pending_data:
+            return
+        log.info("finishing what an earlier run of %s left", self._vendor)
+        try:
+            self._normalize_and_load()
+        except LoadFailed as failure:
+            log.warning("dropping a load of %s that cannot be finished: %s", self._vendor, failure)
+            # the whole folder goes: everything in it can be had again from the database and the vendor
+            self._pipeline.deactivate()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def declare(self, tables: Sequence[Table]) -> None:
+        """Make every declared table and column exist.
+
+        Raises:
+            LoadFailed: the database cannot be written.
+        """
+        self._step(self._pipeline.sync_destination)
+        self._step(lambda: self._pipeline.extract(declared_source(self._vendor, tables), loader_file_format="parquet"))
+        self._normalize_and_load()
+
+    def load_slice(self, reading: Reading, before_commit: Callable[[], None]) -> None:
+        """Load the next slice of every table, all of it in one transaction.
+
+        Args:
+            reading: the vendor being read.
+            before_commit: called when the slice has been read, before it is loaded.
+
+        Raises:
+            LoadFailed: the slice was not committed.
+        """
+        if self._pipeline.first_run:
+            self._step(self._pipeline.sync_destination)
+        self._step(lambda: self._pipeline.extract(slice_source(reading), loader_file_format="parquet"))
+        before_commit()
+        self._normalize_and_load()
+
+    def _normalize_and_load(self) -> None:
+        self._step(self._pipeline.normalize)
+        self._step(self._pipeline.load)
+
+    def _step(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except PipelineStepFailed as failure:
+            cause: BaseException | None = failure
+            while cause is not None:
+                if isinstance(cause, SignalReceivedException):
+                    raise Interrupted(cause.signal_code) from None
+                cause = cause.__cause__ or cause.__context__
+            raise LoadFailed(_explain(failure)) from failure
+
+
+def _explain(failure: PipelineStepFailed) -> str:
+    """The innermost cause in one line: dlt's own text spans many and repeats the data's location."""
+    cause: BaseException = failure
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+    return f"{failure.step} failed: {type(cause).__name__}: {first[:300]}"

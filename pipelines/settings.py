@@ -1,0 +1,196 @@
+"""What a run is configured with, from dlt's own places: environment, `.dlt/secrets.toml`, `.dlt/config.toml`.
+
+Every default holds without any file. What dlt itself needs set is set here as well, so `deskhouse` behaves the same in
+an empty folder as in the repository.
+"""
+
+import math
+import os
+import urllib.parse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sources._settings import SourceSettings
+
+VENDORS: Final = ("screendesk", "getscreen", "posthog")
+VENDOR_NAMES: Final = {"screendesk": "Screendesk", "getscreen": "Getscreen.me", "posthog": "PostHog"}
+SECRET_KEYS: Final = {"screendesk": "api_token", "getscreen": "api_key", "posthog": "api_key"}
+BASE_URLS: Final = {
+    "screendesk": "https://app.screendesk.io/api/v2",
+    "getscreen": "https://api.getscreen.me/v1",
+    "posthog": "https://us.posthog.com",
+}
+
+# requests in flight, requests started per second; reasons are in .dlt/config.toml
+POLITE: Final = {"screendesk": (2, 2.0), "getscreen": (1, 1.0), "posthog": (2, 1.2)}
+LOCAL: Final = (8, 0.0)
+"""On loopback there is nobody to be polite to."""
+
+DLT_ENVIRONMENT: Final = {
+    # dlt reports usage to its makers by default
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    # says which load wrote a row
+    "NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID": "true",
+    # a package that can never load would otherwise block every later run
+    "LOAD__AUTO_ABORT_ON_TERMINAL_ERROR": "true",
+    # staged rows are not left behind in the database
+    "LOAD__TRUNCATE_STAGING_DATASET": "true",
+    # loaded packages hold copies of personal data and would stay for ever
+    "LOAD__DELETE_COMPLETED_JOBS": "true",
+    # more brings nothing here (facts/dlt.md §7)
+    "LOAD__WORKERS": "4",
+}
+
+
+N = TypeVar("N", int, float)
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run.
+
+    Attributes:
+        warehouse_dir: where everything that must survive is kept.
+        sources: settings of each vendor that has a token.
+        skipped: vendors without a token.
+    """
+
+    warehouse_dir: Path
+    sources: dict[str, SourceSettings] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def secrets(self) -> list[str]:
+        """Every secret in use, for redaction."""
+        return [s.secret for s in self.sources.values()]
+
+
+def configure_dlt() -> None:
+    """Set what deskhouse needs of dlt; called before dlt is imported."""
+    os.environ.update(DLT_ENVIRONMENT)
+    # dlt's own log is for its developers; --log-level debug turns it on
+    os.environ.setdefault("RUNTIME__LOG_LEVEL", "CRITICAL")
+
+
+def setting_name(key: str) -> str:
+    """A key as a person finds it: in the file, or as an environment variable."""
+    return f"{key} (environment: {key.replace('.', '__').upper()})"
+
+
+def load_settings() -> Settings:
+    """Resolve all settings.
+
+    Raises:
+        SettingsError: a value cannot be used.
+    """
+    sources, skipped = {}, []
+    for vendor in VENDORS:
+        secret = _text(f"sources.{vendor}.{SECRET_KEYS[vendor]}", secret=True)
+        if not secret or (secret.startswith("<") and secret.endswith(">")):
+            skipped.append(vendor)
+        else:
+            sources[vendor] = _source(vendor, secret)
+    return Settings(warehouse_dir(), sources, tuple(skipped))
+
+
+def warehouse_dir() -> Path:
+    """The configured warehouse folder, absolute."""
+    return Path(_text("deskhouse.warehouse_dir") or "warehouse").expanduser().absolute()
+
+
+def choose(settings: Settings, vendors: Sequence[str]) -> list[str]:
+    """The vendors a run reads: those asked for, or all that have a token.
+
+    Raises:
+        SettingsError: an unknown vendor, one without a token, or none has a token.
+    """
+    for vendor in vendors:
+        if vendor not in VENDORS:
+            raise SettingsError(f"There is no source {vendor!r}. Sources are: {', '.join(VENDORS)}.")
+        if vendor not in settings.sources:
+            key = setting_name(f"sources.{vendor}.{SECRET_KEYS[vendor]}")
+            raise SettingsError(f"{VENDOR_NAMES[vendor]} has no token. Set {key}.")
+    if not settings.sources:
+        keys = "\n".join(f"  {setting_name(f'sources.{v}.{SECRET_KEYS[v]}')}" for v in VENDORS)
+        raise SettingsError(
+            "No source has a token. Set at least one of these in .dlt/secrets.toml "
+            f"(copy .dlt/secrets.example.toml), or in the environment:\n{keys}\n"
+            "To look around without any account, run: make demo  (or: deskhouse demo)"
+        )
+    return [v for v in VENDORS if v in settings.sources and (not vendors or v in vendors)]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL points at this machine."""
+    try:
+        host = urllib.parse.urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _source(vendor: str, secret: str) -> SourceSettings:
+    prefix = f"sources.{vendor}"
+    base_url = (_text(f"{prefix}.base_url") or BASE_URLS[vendor]).rstrip("/")
+    concurrency, rate = LOCAL if is_loopback(base_url) else POLITE[vendor]
+    project_id = ""
+    if vendor == "posthog":
+        project_id = _text(f"{prefix}.project_id")
+        if not project_id:
+            raise SettingsError(f"PostHog needs its project. Set {setting_name(f'{prefix}.project_id')}.")
+        if not project_id.isascii() or not project_id.isdigit():
+            raise SettingsError(
+                f"{setting_name(f'{prefix}.project_id')} must be the project's number, not {project_id!r}: "
+                "other forms may point to another project tomorrow."
+            )
+    if any(c.isspace() or not c.isprintable() for c in secret) or not secret.isascii():
+        key = setting_name(f"{prefix}.{SECRET_KEYS[vendor]}")
+        raise SettingsError(f"{key} contains spaces, line breaks or other characters no token has. Set it again.")
+    return SourceSettings(
+        vendor=vendor,
+        secret=secret,
+        base_url=base_url,
+        max_concurrency=_number(f"{prefix}.max_concurrency", concurrency, int, least=1, most=64),
+        requests_per_second=_number(f"{prefix}.requests_per_second", rate, float, least=0),
+        lookback_days=_number(f"{prefix}.lookback_days", 7.0, float, least=0),
+        full_sweep_every=_number(f"{prefix}.full_sweep_every", 1.0, float, least=0),
+        project_id=project_id,
+    )
+
+
+def _lookup(key: str, *, secret: bool) -> Any:
+    import dlt  # noqa: PLC0415 - dlt takes a third of a second to import, --help must not wait for it
+
+    try:
+        # without a type dlt guesses one, and a token like 1e5 would become a number
+        return (dlt.secrets if secret else dlt.config).get(key, str)
+    except Exception as error:  # noqa: BLE001 - dlt raises its own and tomlkit's errors for a broken file
+        raise SettingsError(
+            f"The settings in .dlt/ cannot be read: {type(error).__name__} while looking up {key}."
+        ) from None
+
+
+def _text(key: str, *, secret: bool = False) -> str:
+    value = _lookup(key, secret=secret)
+    return "" if value is None else str(value).strip()
+
+
+def _number(key: str, default: N, kind: Callable[[str], N], *, least: float, most: float = math.inf) -> N:
+    value = _lookup(key, secret=False)
+    if value is None or value == "":
+        return default
+    try:
+        number = kind(str(value))
+    except ValueError:
+        number = None
+    if number is None or not least <= number <= most:
+        allowed = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+        raise SettingsError(f"{setting_name(key)} must be a number, {allowed}, not {value!r}.")
+    return number

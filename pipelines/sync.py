@@ -1,0 +1,260 @@
+"""One run: lock, drain, read and load each vendor, settle the receipts, check, publish."""
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from types import ModuleType
+from typing import Final
+
+import httpx
+
+from pipelines import ledger
+from pipelines.checks import failed_checks
+from pipelines.ledger import Origin, Receipt
+from pipelines.loading import Interrupted, LoadFailed, VendorLoader
+from pipelines.lock import run_lock
+from pipelines.progress import Reporter
+from pipelines.publish import (
+    Generation,
+    PublishError,
+    Warehouse,
+    current_generation,
+    publish,
+    restore_private,
+    sweep_leftovers,
+)
+from pipelines.settings import VENDOR_NAMES, VENDORS, Settings, SettingsError, setting_name
+from sources import getscreen, posthog, screendesk
+from sources._reading import Reading
+from sources._schema import Table
+from sources._settings import SourceSettings
+
+log = logging.getLogger("deskhouse.sync")
+
+SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": getscreen, "posthog": posthog}
+Transports = Mapping[str, httpx.AsyncBaseTransport]
+
+
+@dataclass
+class RunResult:
+    """What a run came to."""
+
+    run_id: str
+    started_at: datetime
+    exit_code: int = 0
+    finished_at: datetime | None = None
+    receipts: list[Receipt] = field(default_factory=list)
+    skipped: tuple[str, ...] = ()
+    problems: list[str] = field(default_factory=list)
+    generation: Generation | None = None
+
+    @property
+    def status(self) -> str:
+        """The run in one word."""
+        return {0: "complete", 1: "incomplete"}.get(self.exit_code, "interrupted")
+
+
+def tables_of(vendor: str) -> Sequence[Table]:
+    """The declared root tables of a vendor."""
+    tables: Sequence[Table] = SOURCES[vendor].TABLES
+    return tables
+
+
+def sync(
+    settings: Settings,
+    vendors: Sequence[str],
+    reporter: Reporter,
+    *,
+    full: bool = False,
+    transports: Transports | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> RunResult:
+    """Bring the warehouse in step with the vendors and publish it.
+
+    Args:
+        settings: all settings.
+        vendors: which vendors to read; each has settings.
+        reporter: told what happens.
+        full: read every list whole.
+        transports: HTTP transports by vendor, for tests.
+        clock: the current time, aware.
+
+    Returns:
+        What the run came to; `exit_code` as in DESIGN §9.
+
+    Raises:
+        SettingsError: the warehouse belongs to another account. Nothing was touched.
+        LockHeld: another run is at work. Nothing was touched.
+        PublishError: the warehouse folder cannot be used.
+        Interrupted: a signal asked the run to stop. Safe to run again.
+    """
+    warehouse = Warehouse(settings.warehouse_dir)
+    with run_lock(warehouse.lock_file):
+        refuse_other_account(warehouse, [settings.sources[v] for v in vendors])
+        result = RunResult(f"{clock():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}", clock(), skipped=settings.skipped)
+        sweep_leftovers(warehouse)
+        if restored := restore_private(warehouse):
+            log.warning("the private database was missing; it was restored from generation %s", restored)
+            # dlt's folder may be ahead of what was restored; what it held is read from the vendors again
+            shutil.rmtree(warehouse.pipelines_dir, ignore_errors=True)
+        database = warehouse.private_database
+        ledger.prepare(database)
+        ledger.begin_run(
+            database,
+            result.run_id,
+            result.started_at,
+            vendors=list(vendors),
+            skipped=list(settings.skipped),
+            full=full,
+            version=version("deskhouse"),
+            pid=os.getpid(),
+        )
+        ledger.remember_origins(database, {v: _origin(settings.sources[v]) for v in vendors}, result.run_id)
+        run = _Run(settings, warehouse, result, reporter=reporter, transports=transports or {}, clock=clock)
+        try:
+            run.sync_all(vendors)
+            run.finish()
+        except Interrupted as interruption:
+            result.exit_code = 128 + interruption.signal
+            run.close("interrupted")
+            raise
+        return result
+
+
+def refuse_other_account(warehouse: Warehouse, sources: Sequence[SourceSettings]) -> None:
+    """Stop before rows of two accounts mix, which would look like mass deletion.
+
+    Raises:
+        SettingsError: the warehouse was filled from another base URL or project.
+    """
+    generation = current_generation(warehouse)
+    if warehouse.private_database.exists():
+        remembered = ledger.origins(warehouse.private_database)
+    elif generation is not None:
+        remembered = ledger.origins(generation.database)
+    else:
+        return
+    for source in sources:
+        before, now = remembered.get(source.vendor), _origin(source)
+        if before is None or before == now:
+            continue
+        part, old, new = ("base_url", before.base_url, now.base_url)
+        if before.base_url == now.base_url:
+            part, old, new = ("project_id", before.project_id, now.project_id)
+        raise SettingsError(
+            f"This warehouse was filled from {old}; the settings now point {VENDOR_NAMES[source.vendor]} at {new}. "
+            "Mixing two accounts would look like mass deletion, so nothing was touched. Either set "
+            f"{setting_name(f'sources.{source.vendor}.{part}')} back, or keep the other account in a warehouse of its "
+            f"own: set {setting_name('deskhouse.warehouse_dir')} to a new folder (now {warehouse.root})."
+        )
+
+
+def _origin(source: SourceSettings) -> Origin:
+    url = httpx.URL(source.base_url)
+    return Origin(str(url).rstrip("/"), source.project_id)
+
+
+class _Run:
+    """The steps of one run, under the lock."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        warehouse: Warehouse,
+        result: RunResult,
+        *,
+        reporter: Reporter,
+        transports: Transports,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._settings, self._warehouse, self._result = settings, warehouse, result
+        self._reporter, self._transports, self._clock = reporter, transports, clock
+        self._database = warehouse.private_database
+
+    def sync_all(self, vendors: Sequence[str]) -> None:
+        """Drain and declare every vendor, then read and load those asked for."""
+        for vendor in VENDORS:
+            loader = VendorLoader(self._warehouse, vendor)
+            try:
+                loader.drain()
+                if ledger.missing_tables(self._database, tables_of(vendor)):
+                    VendorLoader(self._warehouse, vendor).declare(tables_of(vendor))
+            except LoadFailed as failure:
+                self._problem(f"{VENDOR_NAMES[vendor]}: {failure}")
+        for vendor in vendors:
+            self._sync_vendor(vendor)
+
+    def finish(self) -> None:
+        """Check the database and publish it; close the run."""
+        result = self._result
+        self._reporter.step("checking")
+        broken = failed_checks(self._database, [t for v in VENDORS for t in tables_of(v)])
+        for check in broken:
+            self._problem(f"not published, because a check failed: {check}")
+        if any(not receipt.complete for receipt in result.receipts):
+            result.exit_code = 1
+        self.close(result.status)
+        if broken:
+            return
+        self._reporter.step("publishing")
+        try:
+            result.generation = publish(self._warehouse, result.run_id)
+        except PublishError as error:
+            self._problem(f"not published: {error}")
+            self.close(result.status)
+
+    def close(self, status: str) -> None:
+        """Write how the run ended."""
+        result = self._result
+        result.finished_at = self._clock()
+        ledger.end_run(
+            self._database,
+            result.run_id,
+            finished_at=result.finished_at,
+            status=status,
+            exit_code=result.exit_code,
+            rows_written=sum(receipt.written for receipt in result.receipts),
+            message="; ".join(result.problems) or None,
+        )
+
+    def _problem(self, text: str) -> None:
+        log.error("%s", text)
+        self._result.problems.append(text)
+        self._result.exit_code = 1
+
+    def _sync_vendor(self, vendor: str) -> None:
+        result, database = self._result, self._database
+        known = {t.qualified_name: ledger.known_rows(database, t) for t in tables_of(vendor)}
+        loader = VendorLoader(self._warehouse, vendor)
+        reading: Reading = SOURCES[vendor].open_reading(
+            self._settings.sources[vendor], known, self._transports.get(vendor)
+        )
+        failure = ""
+        with self._reporter.watching(reading), reading:
+            try:
+                while any(feed.has_rows() for feed in reading.feeds.values()):
+                    loader.load_slice(reading, before_commit=lambda: self._keep_findings(reading))
+            except LoadFailed as error:
+                failure = str(error)
+        self._keep_findings(reading)
+        outcomes = [feed.outcome for feed in reading.feeds.values()]
+        for outcome in outcomes:
+            if failure:
+                outcome.complete, outcome.reason, outcome.gone = False, failure, []
+        receipts = ledger.settle(database, result.run_id, outcomes, self._clock())
+        result.receipts += receipts
+        for receipt in receipts:
+            if not receipt.complete:
+                result.exit_code = 1
+                log.error("%s is not complete: %s", receipt.table_name, receipt.reason)
+            self._reporter.settled(receipt)
+
+    def _keep_findings(self, reading: Reading) -> None:
+        for feed in reading.feeds.values():
+            drift, quarantined = feed.take_noted()
+            ledger.note_findings(self._database, self._result.run_id, self._clock(), drift, quarantined)

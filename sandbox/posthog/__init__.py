@@ -1,0 +1,1 @@
+"""PostHog desktop recordings: meetings with transcripts, by offset and absolute `next` links."""

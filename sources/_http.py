@@ -1,0 +1,465 @@
+"""One vendor's JSON API, read with GET over one origin: the credential goes there and nowhere else.
+
+A page comes back whole or as an `ApiError` (drawn in `sources._errors`), never as an empty page. Requests that fail in
+passing are repeated with full jitter, within limits per request, per client and in time; `sources._pacing` slows all
+requests down when the vendor asks. Once a request has failed for good and no other was answered meanwhile, the client
+is down: later requests fail at once with the same error.
+
+JSON is read exactly or not at all: integers of any size stay integers, NaN and Infinity are refused, a number too
+large for its type stays text. Of a repeated key the last value counts, half a surrogate pair becomes U+FFFD.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import http.cookiejar
+import json
+import logging
+import math
+import re
+import time
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from sources._body import Body, BodyTooLargeError, parse
+from sources._errors import (
+    ApiError,
+    BadReply,
+    EndpointMissing,
+    QuotaExceeded,
+    RecordMissing,
+    Refused,
+    Throttled,
+    TooLarge,
+    Unreachable,
+    UntrustedAddress,
+    WrongSetting,
+    cause_of,
+    certificate_refused,
+)
+from sources._origin import Credential, Origin, host_of, named, query_of
+from sources._pacing import Pacing, RetryPolicy, Traffic, retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+__all__ = [
+    "ApiClient",
+    "ApiError",
+    "BadReply",
+    "Credential",
+    "EndpointMissing",
+    "QuotaExceeded",
+    "RecordMissing",
+    "Refused",
+    "RetryPolicy",
+    "Throttled",
+    "TooLarge",
+    "Traffic",
+    "Unreachable",
+    "UntrustedAddress",
+    "WrongSetting",
+    "query_of",
+]
+
+_log = logging.getLogger("deskhouse.http")
+# a filter on a parent logger does not see its children's records
+_WIRE_LOGS = ("deskhouse.http", "httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "proxy", "socks")))
+_SPARE_RETRIES = 60  # per client, and one more for every ten answers
+_RETRY = RetryPolicy()
+_LOGGED_PARAMS = ("page", "offset", "limit")
+
+_E = TypeVar("_E", bound=ApiError)
+
+
+class ApiClient:
+    """Reads one vendor's API. Construction does no I/O; use it as an async context manager, in one event loop."""
+
+    def __init__(
+        self,
+        *,
+        vendor: str,
+        base_url: str,
+        credential: Credential,
+        max_concurrency: int = 2,
+        requests_per_second: float = 0.0,
+        retry: RetryPolicy = _RETRY,
+        read_timeout: float = 30.0,
+        request_deadline: float = 120.0,
+        max_bytes: int = 64 << 20,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        traffic: Traffic | None = None,
+        hints: Mapping[int, str] | None = None,
+    ) -> None:
+        self.vendor = vendor
+        self.traffic = Traffic() if traffic is None else traffic
+        self._origin = Origin(vendor, base_url, credential)
+        self._redactor = self._origin.redactor
+        self._setting = credential.setting
+        self._retry = retry
+        self._read_timeout = read_timeout
+        self._request_deadline = request_deadline
+        self._max_bytes = max_bytes
+        self._transport = transport
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._hints = dict(hints or {})
+        self._max_concurrency = max(1, max_concurrency)
+        # a request keeps its place here while it backs off: else a thousand could each fail once before one gives up
+        self._calls = asyncio.Semaphore(self._max_concurrency)
+        self._pacing = Pacing(
+            max_concurrency=max_concurrency, requests_per_second=requests_per_second, clock=clock, sleep=sleep
+        )
+        self._log_filter = self._redactor.filter()
+        self._client: httpx.AsyncClient | None = None
+        self._closed = False
+        self._down: ApiError | None = None
+        self._answers = 0
+        self._retries = 0
+
+    def __repr__(self) -> str:
+        return f"ApiClient({self.vendor!r}, {self._origin.base!r})"
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes all connections. Requests under way fail, requests that wait stop waiting."""
+        self._closed = True
+        self._pacing.wake()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+        for name in _WIRE_LOGS:
+            logging.getLogger(name).removeFilter(self._log_filter)
+
+    @property
+    def waiting(self) -> float:
+        """Seconds still to wait because the vendor asked to slow down; 0 otherwise."""
+        return self._pacing.waiting
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests may run at a time just now."""
+        return self._pacing.limit
+
+    async def get_list(
+        self, path: str, params: Mapping[str, str | int], *, list_key: str, traffic: Traffic | None = None
+    ) -> dict[str, Any]:
+        """One page: the JSON object at `path`, in which `list_key` is certain to be a list.
+
+        `traffic` is counted besides the client's own.
+        """
+        return await self._get(path, params, list_key, traffic)
+
+    async def get_object(
+        self, path: str, params: Mapping[str, str | int] | None = None, *, traffic: Traffic | None = None
+    ) -> dict[str, Any]:
+        """One record's JSON object; raises RecordMissing where the vendor says there is none."""
+        return await self._get(path, params or {}, None, traffic)
+
+    async def _get(
+        self, path: str, params: Mapping[str, str | int], list_key: str | None, traffic: Traffic | None
+    ) -> dict[str, Any]:
+        counters = [self.traffic] if traffic is None or traffic is self.traffic else [self.traffic, traffic]
+        call = _Call(url=self._origin.url(path, params), path=path, params=params, list_key=list_key, counters=counters)
+
+        def wait(state: RetryCallState) -> float:
+            again = _again(state)
+            # rate windows are often a minute: without a Retry-After, a 429 starts from a longer wait
+            base = self._retry.base_seconds * (4 if again.throttled else 1)
+            seconds = wait_random_exponential(multiplier=base, max=self._retry.cap_seconds)(state)
+            seconds = max(seconds, again.wait or 0.0)
+            if again.throttled:
+                self._pacing.pause(seconds)
+            return seconds
+
+        def stop(state: RetryCallState) -> bool:
+            again = _again(state)
+            late = self._clock() - call.started + state.upcoming_sleep > self._retry.deadline_seconds
+            # a wait the vendor sets paces itself; every other retry draws on what the whole client has
+            spent = again.wait is None and self._retries >= _SPARE_RETRIES + self._answers // 10
+            return late or spent or call.attempts >= self._retry.attempts or self._down is not None
+
+        async def rest(seconds: float) -> None:
+            await self._pacing.rest(seconds, counters if call.throttled else ())
+
+        retrying = AsyncRetrying(retry=retry_if_exception_type(_Again), wait=wait, stop=stop, sleep=rest, reraise=True)
+        try:
+            async with self._calls:
+                return await retrying(self._attempt, call)
+        except _Again as again:
+            error = self._gave_up(again, call)
+        raise error
+
+    async def _attempt(self, call: _Call) -> dict[str, Any]:
+        async with self._pacing.slot(call.counters) as era:
+            if self._closed:
+                message = f"the {self.vendor} client is closed"
+                raise RuntimeError(message)
+            if self._down is not None:
+                raise copy.copy(self._down)
+            now = self._clock()
+            if call.attempts == 0:
+                call.started, call.answers_before = now, self._answers
+            left = self._retry.deadline_seconds - (now - call.started)
+            if call.last is not None and left <= 0:
+                raise call.last
+            call.attempts += 1
+            for counter in call.counters:
+                counter.requests += 1
+                counter.retries += call.attempts > 1
+            self._retries += call.attempts > 1 and call.last is not None and call.last.wait is None
+            try:
+                reply, body = await self._exchange(call, era, min(self._request_deadline, left))
+                data = self._understood(call, reply, body)
+            except _Again as again:
+                call.last = again
+                _log.debug("%s GET %s: %s, attempt %d", self.vendor, call.shown, again.reason, call.attempts)
+                raise
+            except RecordMissing:
+                self._answers += 1
+                raise
+            except QuotaExceeded as error:
+                self._go_down(error)
+                raise
+            self._answers += 1
+            self._pacing.succeeded()
+            return data
+
+    async def _exchange(self, call: _Call, era: int, limit: float) -> tuple[httpx.Response, bytearray]:
+        """Sends one request and reads its body, whatever way the connection fails."""
+        started = self._clock()
+        trouble: Exception
+        try:
+            async with asyncio.timeout(limit), self._open().stream("GET", call.url, auth=self._origin) as reply:
+                self._check_status(call, reply, era)
+                body = await self._read(call, reply)
+                shown = (self.vendor, call.shown, reply.status_code, len(body), self._clock() - started)
+                _log.debug("%s GET %s -> %d, %d bytes, %.3f s", *shown)
+                return reply, body
+        except TimeoutError:
+            trouble = _Again(f"did not finish its answer within {limit:g} s")
+        except httpx.TimeoutException as exc:
+            trouble = _Again(f"sent nothing for {self._read_timeout:g} s ({type(exc).__name__})")
+        except (httpx.TransportError, OSError) as exc:
+            trouble = (
+                self._distrusted() if certificate_refused(exc) else _Again(f"gave no complete answer ({cause_of(exc)})")
+            )
+        except zlib.error:
+            trouble = _Again("sent a damaged or cut-off gzip body")
+        # raised here, so that the exception carries no httpx object, which would hold the request and its headers
+        raise trouble
+
+    def _check_status(self, call: _Call, reply: httpx.Response, era: int) -> None:
+        status = reply.status_code
+        hint = f" {self._hints[status]}" if status in self._hints else ""
+        if reply.is_success:
+            return
+        if httpx.codes.is_redirect(status):
+            host = host_of(reply.headers.get("location", ""), base=reply.request.url)
+            raise self._error(
+                UntrustedAddress,
+                f"answered with a redirect (HTTP {status}) to {host}, which is not followed, so that the credential "
+                f"stays where it belongs. If the API has moved, change {named(self._origin.setting)}.{hint}",
+            )
+        asked = retry_after(reply.headers.get("retry-after", ""), self._wall_clock())
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            self._pacing.slow_down(era)
+        if status == httpx.codes.TOO_MANY_REQUESTS or (status == httpx.codes.SERVICE_UNAVAILABLE and asked is not None):
+            wait = None
+            if asked is not None:
+                wait = min(max(asked, self._retry.retry_after_floor), self._retry.retry_after_cap)
+                self._pacing.pause(wait)
+            raise _Again(f"asks to slow down (HTTP {status})", throttled=True, wait=wait, asked=asked)
+        if reply.is_server_error or status == httpx.codes.REQUEST_TIMEOUT:
+            raise _Again(f"is in trouble (HTTP {status})")
+        raise self._refusal(call, status, hint)
+
+    def _refusal(self, call: _Call, status: int, hint: str) -> ApiError:
+        """The error for an answer that stays the same however often one asks."""
+        if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+            return self._error(
+                Refused,
+                f"refused the credential (HTTP {status}). Set {named(self._setting)} in .dlt/secrets.toml to one that "
+                f"is valid and may read {call.path}.{hint}",
+                setting=named(self._setting),
+            )
+        if status == httpx.codes.PAYMENT_REQUIRED:
+            return self._error(
+                QuotaExceeded,
+                f"says the plan's number of requests is used up (HTTP 402). Run again when it renews.{hint}",
+            )
+        if status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
+            if call.list_key is None:
+                return self._error(RecordMissing, f"has no record at {call.path} (HTTP {status}).")
+            return self._error(
+                EndpointMissing,
+                f"has no list at {call.path} (HTTP {status}). Check {named(self._origin.setting)}.{hint}",
+                setting=named(self._origin.setting),
+            )
+        return self._error(BadReply, f"rejected the request for {call.path} (HTTP {status}).{hint}")
+
+    async def _read(self, call: _Call, reply: httpx.Response) -> bytearray:
+        encoding = reply.headers.get("content-encoding", "").strip().lower()
+        if encoding not in {"", "identity", "gzip", "x-gzip"}:
+            raise self._error(BadReply, f"sent {call.path} in an encoding that was not asked for.")
+        body = Body(zipped=encoding.endswith("gzip"), max_bytes=self._max_bytes)
+        try:
+            # the stream itself: the pieces as they arrive, also from a transport that had them all at once
+            assert isinstance(reply.stream, httpx.AsyncByteStream)
+            async for chunk in reply.stream:
+                for counter in call.counters:
+                    counter.bytes_read += len(chunk)
+                body.add(chunk)
+            return body.finish()
+        except BodyTooLargeError:
+            text = f"sent more than {self._max_bytes:,} bytes for {call.path}: not read further."
+        raise self._error(TooLarge, text)
+
+    def _understood(self, call: _Call, reply: httpx.Response, body: bytearray) -> dict[str, Any]:
+        """The JSON object in a successful answer, or why it is none."""
+        where = ""
+        try:
+            data = parse(body)
+        except json.JSONDecodeError as exc:
+            where = f"unreadable from byte {exc.pos:,}"
+        except (ValueError, RecursionError):
+            where = "unreadable"
+        # raised outside, so that the exception does not carry the body
+        if where and not call.unreadable:
+            call.unreadable = True
+            raise _Again(f"sent JSON that is {where}")
+        if where:
+            kind = re.sub(r"[^\w.+/-].*", "", reply.headers.get("content-type", ""))[:60] or "no content type"
+            raise self._error(
+                BadReply, f"did not send JSON for {call.path}: {kind}, {len(body):,} bytes, {where}, twice."
+            )
+        if not isinstance(data, dict):
+            raise self._error(BadReply, f"sent JSON for {call.path} that is no object.")
+        if data.get("error") or data.get("errors"):
+            raise self._error(BadReply, f"reported an error inside a successful answer for {call.path}.")
+        if call.list_key is not None and not isinstance(data.get(call.list_key), list):
+            state = "is no list" if call.list_key in data else "is missing"
+            raise self._error(BadReply, f'changed its answer for {call.path}: "{call.list_key}" {state}.')
+        return data
+
+    def _gave_up(self, again: _Again, call: _Call) -> ApiError:
+        """The final error of a request. It stands for the whole vendor unless others got answers meanwhile."""
+        if self._down is not None:
+            return copy.copy(self._down)
+        spent = f"{call.attempts} attempt{'s'[: call.attempts != 1]} in {self._clock() - call.started:.0f} s"
+        error: ApiError
+        if again.throttled:
+            when = "in some minutes"
+            if again.asked is not None:
+                moment = self._wall_clock().astimezone(UTC) + timedelta(seconds=max(1.0, math.ceil(again.asked)))
+                when = f"after {moment:%Y-%m-%d %H:%M:%S} UTC"
+            text = f"{again.reason}, still after {spent}. Run again {when}, or lower {self._rate_setting}."
+            error = self._error(Throttled, text, retry_after=None if again.asked is None else max(0.0, again.asked))
+        else:
+            text = f"{again.reason}; gave up after {spent}. Check the network and {named(self._origin.setting)}"
+            error = self._error(Unreachable, f"{text}, or run again later.")
+        if self._answers == call.answers_before:
+            self._go_down(error)
+        return error
+
+    def _go_down(self, error: ApiError) -> None:
+        self._down = copy.copy(error)
+        self._pacing.wake()
+
+    def _error(self, kind: type[_E], text: str, **more: Any) -> _E:
+        return kind(self.vendor, self._redactor.text(f"{self.vendor.capitalize()} {text}"), **more)
+
+    def _open(self) -> httpx.AsyncClient:
+        if self._client is not None:
+            return self._client
+        try:
+            verify = True if self._transport else httpx.create_ssl_context()
+            self._client = httpx.AsyncClient(
+                transport=self._transport,
+                verify=verify,
+                # a proxy could not reach our loopback, and would see the credential
+                trust_env=not self._origin.on_loopback,
+                follow_redirects=False,
+                timeout=httpx.Timeout(self._read_timeout),
+                limits=httpx.Limits(max_connections=self._max_concurrency),
+                cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
+                headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "deskhouse"},
+            )
+        except (OSError, ValueError, ImportError, httpx.InvalidURL):
+            setting = "SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY or ALL_PROXY"
+            text = f"cannot be asked: the environment's {setting} does not hold what it should."
+            raise self._error(WrongSetting, text, setting=setting) from None
+        for name in _WIRE_LOGS:
+            logging.getLogger(name).addFilter(self._log_filter)
+        return self._client
+
+    @property
+    def _rate_setting(self) -> str:
+        return named(f"sources.{self.vendor}.requests_per_second")
+
+    def _distrusted(self) -> WrongSetting:
+        text = (
+            "did not prove who it is: its certificate could not be verified. Nothing was sent. Behind a company proxy, "
+            f"point SSL_CERT_FILE at the company's CA file; else check {named(self._origin.setting)}."
+        )
+        return self._error(WrongSetting, text, setting=named(self._origin.setting))
+
+
+class _Again(Exception):
+    """An attempt that failed in a way the next one may not."""
+
+    def __init__(
+        self, reason: str, *, throttled: bool = False, wait: float | None = None, asked: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.throttled = throttled
+        self.wait = wait
+        self.asked = asked
+
+
+@dataclass
+class _Call:
+    """One get with all its attempts."""
+
+    url: httpx.URL
+    path: str
+    params: Mapping[str, str | int]
+    list_key: str | None
+    counters: Sequence[Traffic]
+    attempts: int = 0
+    started: float = 0.0
+    answers_before: int = 0
+    unreadable: bool = False
+    last: _Again | None = None
+
+    @property
+    def throttled(self) -> bool:
+        return self.last is not None and self.last.throttled
+
+    @property
+    def shown(self) -> str:
+        """Path and place in the list, and no other parameter: those may be personal."""
+        place = "&".join(f"{key}={self.params[key]}" for key in _LOGGED_PARAMS if key in self.params)
+        return f"{self.path}?{place}" if place else self.path
+
+
+def _again(state: RetryCallState) -> _Again:
+    again = state.outcome.exception() if state.outcome else None
+    assert isinstance(again, _Again)
+    return again

@@ -1,0 +1,237 @@
+"""List endpoints: by page number, by offset with `next`, by offset with `total`.
+
+Each walk yields the pages of one pass in order and judges each: the vendor's own count, and whether the page is the
+one that was asked for. A walk ends where the vendor says the list ends, never because a page was short or odd; a list that
+does not advance is ended as well, with a page that says so.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sources._http import ApiClient, BadReply, Traffic, query_of
+
+MOST_PAGES: Final = 1_000_000
+"""Pages after which a list counts as endless."""
+
+
+@dataclass(frozen=True)
+class ListPage:
+    """One page of a list.
+
+    Attributes:
+        records: what the vendor sent, unread.
+        count: the vendor's count of the whole list, as said on this page; None where it said none.
+        in_place: whether the page is the one that was asked for.
+        problem: what is wrong with the page's place, for a receipt; empty when in place.
+    """
+
+    records: list[Any]
+    count: int | None
+    in_place: bool
+    problem: str = ""
+
+
+Walk = Callable[[Traffic], AsyncIterator[ListPage]]
+"""Starts one pass over a list; requests are counted in the traffic given."""
+
+
+async def by_page_number(
+    client: ApiClient, path: str, *, list_key: str, traffic: Traffic, params: Mapping[str, str | int] | None = None
+) -> AsyncIterator[ListPage]:
+    """Walk a list by page number (Screendesk).
+
+    The first page says how many there are; the others are fetched side by side. `next_page` is absent or null on the
+    last page, both are documented. Page size is the vendor's choice and may change, so no offset is ever computed.
+
+    Raises:
+        ApiError: a page could not be had.
+    """
+
+    async def fetch(number: int) -> dict[str, Any]:
+        return await client.get_list(path, {**(params or {}), "page": number}, list_key=list_key, traffic=traffic)
+
+    first = await fetch(1)
+    last = _last_page(client, first)
+    number, reply, guard = 1, first, _Guard()
+    ahead = _Ahead(fetch, 2, last, client)
+    try:
+        while True:
+            records, pagination = reply[list_key], _pagination(client, reply)
+            if stuck := guard.stuck(records):
+                yield ListPage([], None, in_place=False, problem=stuck)
+                return
+            yield _numbered_page(records, pagination, number)
+            more = _integer(pagination.get("next_page"))
+            if not records or (number >= last and (more is None or more <= number)):
+                return
+            number += 1
+            last = max(last, number)
+            ahead.extend_to(last)
+            reply = await ahead.take()
+    finally:
+        await ahead.close()
+
+
+def _numbered_page(records: list[Any], pagination: dict[str, Any], number: int) -> ListPage:
+    page, last, more = (_integer(pagination.get(k)) for k in ("page", "last_page", "next_page"))
+    start, end = _integer(pagination.get("from")), _integer(pagination.get("to"))
+    problem = ""
+    if page != number:
+        problem = f"page {page} came when page {number} was asked for"
+    elif more is not None and more != number + 1:
+        problem = f"page {number} names page {more} as the next"
+    elif last is not None and (more is None) != (number >= last):
+        problem = f"page {number} of {last} disagrees with itself about being the last"
+    elif records and start is not None and end is not None and end - start + 1 != len(records):
+        problem = f"page {number} holds {len(records)} records and claims {end - start + 1}"
+    return ListPage(records, _integer(pagination.get("count")), not problem, problem)
+
+
+async def by_next_offset(
+    client: ApiClient, path: str, *, list_key: str, limit: int, traffic: Traffic
+) -> AsyncIterator[ListPage]:
+    """Walk a list by limit and offset, with an absolute `next` (PostHog).
+
+    `next` is used for its query alone: it tells the step the server really makes, and that there is more.
+
+    Raises:
+        ApiError: a page could not be had.
+    """
+
+    async def fetch(offset: int) -> dict[str, Any]:
+        return await client.get_list(path, {"limit": limit, "offset": offset}, list_key=list_key, traffic=traffic)
+
+    first = await fetch(0)
+    step = _next_offset(first) or limit
+    count = _integer(first.get("count"))
+    offset, reply, guard = 0, first, _Guard()
+    ahead = _Ahead(lambda i: fetch(i * step), 1, -(-(count or 0) // step) - 1, client)
+    try:
+        while True:
+            records, upcoming = reply[list_key], _next_offset(reply)
+            if stuck := guard.stuck(records):
+                yield ListPage([], None, in_place=False, problem=stuck)
+                return
+            problem = ""
+            if upcoming is not None and upcoming != offset + step:
+                problem = f"the page at offset {offset} names offset {upcoming} as the next"
+            elif upcoming is not None and len(records) != step:
+                problem = f"the page at offset {offset} holds {len(records)} records, not {step}"
+            yield ListPage(records, _integer(reply.get("count")), not problem, problem)
+            if not records or upcoming is None:
+                return
+            offset += step
+            ahead.extend_to(offset // step)
+            reply = await ahead.take()
+    finally:
+        await ahead.close()
+
+
+async def by_total(
+    client: ApiClient, path: str, *, list_key: str, limit: int, params: Mapping[str, str | int], traffic: Traffic
+) -> AsyncIterator[ListPage]:
+    """Walk a list by offset and limit up to its `total` (Getscreen.me).
+
+    The offset advances by what came back, not by the limit, which the vendor may clamp.
+
+    Raises:
+        ApiError: a page could not be had.
+    """
+    offset, guard = 0, _Guard()
+    while True:
+        asked = {**params, "offset": offset, "limit": limit}
+        reply = await client.get_list(path, asked, list_key=list_key, traffic=traffic)
+        records, total = reply[list_key], _integer(reply.get("total"))
+        if stuck := guard.stuck(records):
+            yield ListPage([], None, in_place=False, problem=stuck)
+            return
+        problem = ""
+        if _integer(reply.get("offset")) != offset:
+            problem = f"the page at offset {reply.get('offset')} came when offset {offset} was asked for"
+        yield ListPage(records, total, not problem, problem)
+        offset += len(records)
+        if not records or (total is not None and offset >= total):
+            return
+
+
+class _Ahead:
+    """Fetches numbered pages side by side, a bounded number ahead of the reader, and hands them out in order."""
+
+    def __init__(
+        self, fetch: Callable[[int], Awaitable[dict[str, Any]]], start: int, last: int, client: ApiClient
+    ) -> None:
+        self._fetch, self._next, self._last = fetch, start, last
+        # one page being read, one waiting for each connection: the connections never idle, memory stays flat
+        self._window = 2 * client.concurrency
+        self._tasks: list[asyncio.Task[dict[str, Any]]] = []
+        self._fill()
+
+    def extend_to(self, last: int) -> None:
+        """More pages than the first one promised."""
+        self._last = max(self._last, last)
+
+    async def take(self) -> dict[str, Any]:
+        """The next page in order."""
+        self._fill()
+        reply = await self._tasks.pop(0)
+        self._fill()
+        return reply
+
+    async def close(self) -> None:
+        """Drop what is still being fetched."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _fill(self) -> None:
+        while len(self._tasks) < self._window and self._next <= self._last:
+            self._tasks.append(asyncio.ensure_future(self._fetch(self._next)))
+            self._next += 1
+
+
+class _Guard:
+    """Notices a list that does not advance."""
+
+    def __init__(self) -> None:
+        self._pages = 0
+        self._previous: list[Any] = []
+
+    def stuck(self, records: list[Any]) -> str:
+        """What keeps the list from advancing; empty while it does."""
+        self._pages += 1
+        if records and records == self._previous:
+            return "the same page came twice in a row, so the list does not advance"
+        if self._pages >= MOST_PAGES:
+            return f"the list goes on past {MOST_PAGES:,} pages"
+        self._previous = records
+        return ""
+
+
+def _pagination(client: ApiClient, reply: dict[str, Any]) -> dict[str, Any]:
+    pagination = reply.get("pagination")
+    if type(pagination) is not dict:
+        raise BadReply(client.vendor, "A list came without its `pagination` object, so its end cannot be known.")
+    return pagination
+
+
+def _last_page(client: ApiClient, reply: dict[str, Any]) -> int:
+    pagination = _pagination(client, reply)
+    last = _integer(pagination.get("last_page"))
+    return last if last is not None else _integer(pagination.get("pages")) or 1
+
+
+def _next_offset(reply: dict[str, Any]) -> int | None:
+    following = reply.get("next")
+    if not isinstance(following, str):
+        return None
+    return _integer(query_of(following).get("offset"))
+
+
+def _integer(value: Any) -> int | None:
+    if type(value) is int:
+        return value
+    if type(value) is str and value.isascii() and value.isdigit():
+        return int(value)
+    return None

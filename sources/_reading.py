@@ -1,0 +1,216 @@
+"""One vendor being read in the background, handed to the loader slice by slice.
+
+The reading runs in a thread of its own with its own event loop, so that pages are fetched and converted while the
+loader writes the slice before. A bounded number of batches waits in between, which keeps memory flat.
+"""
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Self
+
+import pyarrow as pa
+
+from sources._http import ApiClient, ApiError
+from sources._schema import Table
+from sources._sweep import KnownRow, ListPlan, Outcome, Slice, Sweep
+from sources._tables import Batch, Drift, Key, Quarantined
+
+SLICE_ROWS: Final = 20_000
+"""Rows committed together: what a kill costs at most."""
+SLICE_SECONDS: Final = 60.0
+"""A slow vendor's rows are committed at least this often."""
+BATCH_ROWS: Final = 1_000
+"""Rows handed to the loader at a time: large enough for Arrow to pay, small enough to keep memory flat."""
+WAITING_BATCHES: Final = 8
+
+
+class ReadingStopped(Exception):
+    """The reading was stopped before its end."""
+
+
+@dataclass
+class Feed:
+    """One table's slices on their way from the reading thread to the loader."""
+
+    table: Table
+    outcome: Outcome
+    slices: "queue.Queue[Slice | BaseException | None]" = field(default_factory=queue.Queue)
+    drift: dict[Drift, int] = field(default_factory=dict)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    finished: bool = False
+    _held: Slice | None = None
+    _release: Callable[[], object] = field(default=lambda: None)
+
+    def next_slice(self) -> Iterator[dict[str, pa.Table]]:
+        """Arrow tables of the next slice, by table name; blocks while the vendor is being read."""
+        number = None
+        gathered: list[Batch] = []
+        while (piece := self._peek()) is not None:
+            if number is not None and piece.number != number:
+                break
+            number, self._held = piece.number, None
+            self.quarantined += piece.quarantined
+            if piece.batch is not None:
+                gathered.append(piece.batch)
+                if sum(b.rows for b in gathered) >= BATCH_ROWS:
+                    yield self._joined(gathered)
+                    gathered = []
+        if gathered:
+            yield self._joined(gathered)
+
+    def has_rows(self) -> bool:
+        """Whether there is a row to load; blocks until there is one or the table has been read."""
+        while (piece := self._peek()) is not None:
+            if piece.batch is not None:
+                return True
+            self.quarantined += piece.quarantined
+            self._held = None
+        return False
+
+    def take_noted(self) -> tuple[dict[Drift, int], list[Quarantined]]:
+        """Drift and quarantine noted since the last call."""
+        noted = self.drift, self.quarantined
+        self.drift, self.quarantined = {}, []
+        return noted
+
+    def _joined(self, batches: Sequence[Batch]) -> dict[str, pa.Table]:
+        for batch in batches:
+            for drift, count in batch.drift.items():
+                self.drift[drift] = self.drift.get(drift, 0) + count
+        return {name: pa.concat_tables([b.tables[name] for b in batches]) for name in batches[0].tables}
+
+    def _peek(self) -> Slice | None:
+        if self._held is None and not self.finished:
+            got = self.slices.get()
+            self._release()
+            if isinstance(got, BaseException):
+                self.finished = True
+                raise got
+            self._held, self.finished = got, got is None
+        return self._held
+
+
+class Reading:
+    """One vendor's tables being read; use as a context manager.
+
+    Args:
+        vendor: the vendor's name.
+        open_client: makes the client, inside the reading thread.
+        plan_tables: how each table is read with that client.
+        tables: the declared tables, in the order of the plans.
+        known: what the warehouse holds, by qualified table name.
+        slice_rows: rows after which a slice ends.
+        slice_seconds: seconds after which a slice ends.
+        clock: the current time, aware.
+    """
+
+    def __init__(
+        self,
+        vendor: str,
+        open_client: Callable[[], ApiClient],
+        plan_tables: Callable[[ApiClient], Sequence[ListPlan]],
+        tables: Sequence[Table],
+        known: Mapping[str, dict[Key, KnownRow]],
+        *,
+        slice_rows: int = SLICE_ROWS,
+        slice_seconds: float = SLICE_SECONDS,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.vendor = vendor
+        self._open_client, self._plan_tables = open_client, plan_tables
+        self._known, self._clock = known, clock
+        self._slice_rows, self._slice_seconds = slice_rows, slice_seconds
+        self.feeds = {t.name: Feed(t, Outcome(t, clock())) for t in tables}
+        self._thread = threading.Thread(target=self._run, name=f"reading-{vendor}", daemon=True)
+        self._started = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = threading.Event()
+        self._client: ApiClient | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._thread.join()
+
+    def start(self) -> None:
+        """Begin to read, if that has not happened yet."""
+        if not self._started:
+            self._started = True
+            self._thread.start()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every table has been read to its end and handed out."""
+        return all(feed.finished for feed in self.feeds.values())
+
+    @property
+    def waiting(self) -> float:
+        """Seconds the vendor has asked to wait, from now."""
+        return self._client.waiting if self._client else 0.0
+
+    def stop(self) -> None:
+        """Stop reading at the next request; what was handed out stays valid."""
+        self._stop.set()
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop may just have ended by itself
+                loop.call_soon_threadsafe(self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._read())
+        except BaseException as error:  # noqa: BLE001 - whatever it was is raised again where the loader waits
+            for feed in self.feeds.values():
+                feed.slices.put(ReadingStopped() if isinstance(error, asyncio.CancelledError) else error)
+
+    async def _read(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self._stop.is_set():
+            raise asyncio.CancelledError
+        try:
+            client = self._open_client()
+        except ApiError as error:
+            for feed in self.feeds.values():
+                feed.outcome.error, feed.outcome.reason = error, error.message
+                feed.outcome.finished_at = self._clock()
+                feed.slices.put(None)
+            return
+        async with client:
+            self._client = client
+            async with asyncio.TaskGroup() as group:
+                for plan in self._plan_tables(client):
+                    group.create_task(self._feed(plan))
+
+    async def _feed(self, plan: ListPlan) -> None:
+        feed = self.feeds[plan.table.name]
+        loop, room = asyncio.get_running_loop(), asyncio.Semaphore(WAITING_BATCHES)
+        feed._release = lambda: _call(loop, room.release)  # noqa: SLF001 - a feed and its reading are one mechanism
+        sweep = Sweep(
+            plan,
+            self._known.get(plan.table.qualified_name, {}),
+            slice_rows=self._slice_rows,
+            slice_seconds=self._slice_seconds,
+            clock=self._clock,
+        )
+        feed.outcome = sweep.outcome
+        async for piece in sweep.slices():
+            await room.acquire()
+            feed.slices.put(piece)
+        feed.slices.put(None)
+
+
+def _call(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the reading may have ended since
+        loop.call_soon_threadsafe(what)

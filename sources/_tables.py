@@ -1,0 +1,380 @@
+"""Records -> Arrow: columns, children, `_extra`, row hash, quarantine and drift.
+
+A page of records is read column by column. Every record ends in one of two places: in the declared tables, with
+whatever fits no column kept in `_extra`; or in quarantine, with the reason, where no usable key says which row it is.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import pyarrow as pa
+
+from sources._schema import ChildTable, Column, Form, Table, Type, arrow_schema, every_table
+from sources._values import MISFIT, canonical, column_array, fit, normalise, text, without_query
+
+Key = str | int
+
+_NEVER_STORED: Final = frozenset(
+    {"connecturl", "inviteurl", "invitecode", "permanenturl", "previewurl", "clientpreviewurl", "uploadtoken"}
+)
+_LONGEST_KEY: Final = 512
+_NO_OBJECT: Final[dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A record that cannot be a row: its scrubbed JSON, and why."""
+
+    table: str
+    raw: str
+    reason: str
+
+    @property
+    def digest(self) -> str:
+        """Identifies the record, so that meeting it again is not a second row."""
+        return hashlib.blake2b(f"{self.table}\n{self.raw}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One way in which the vendor's JSON differs from the declaration."""
+
+    table: str
+    path: str
+    kind: str  # `new field` or `other type`
+    found: str  # JSON type that was seen
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows ready to load: Arrow tables by table name, the root and each child, and what was noticed on the way."""
+
+    rows: int
+    tables: dict[str, pa.Table]
+    drift: Counter[Drift]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The declared members of one JSON object."""
+
+    path: tuple[str, ...]
+    columns: tuple[tuple[str, int], ...]
+    objects: tuple[tuple[str, "_Group"], ...]
+    lists: tuple[tuple[str, int], ...]
+    members: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, path: tuple[str, ...], columns: Sequence[Column], lists: Sequence[ChildTable], names: frozenset[str]
+    ) -> "_Group":
+        """The group at `path`, with the groups inside it; `names` are members known but not read here."""
+        depth = len(path)
+        at = [(c.path[depth:], i) for i, c in enumerate(columns) if c.path[:depth] == path]
+        below = [(t.path[depth:], i) for i, t in enumerate(lists) if t.path[:depth] == path]
+        inner = sorted({rest[0] for rest, _ in (*at, *below) if len(rest) > 1})
+        here = tuple((rest[0], i) for rest, i in at if len(rest) == 1)
+        here_lists = tuple((rest[0], i) for rest, i in below if len(rest) == 1)
+        members = names | {n for n, _ in (*here, *here_lists)} | set(inner)
+        objects = tuple((n, cls.of((*path, n), columns, lists, frozenset())) for n in inner)
+        return cls(path, here, objects, here_lists, members)
+
+
+@dataclass
+class _Picked:
+    """What a group of records holds, column by column, before conversion."""
+
+    values: list[list[Any]]
+    lists: list[list[Any]]
+    extra: list[dict[str, Any]]
+
+
+@dataclass
+class Page:
+    """Records read and hashed, from which rows are taken.
+
+    Attributes:
+        keys: the key of each row.
+        hashes: the content hash of each row.
+        cursors: the cursor of each row in microseconds since 1970, None where absent or unreadable.
+        quarantined: records that are no row.
+    """
+
+    keys: list[Key]
+    hashes: list[str]
+    cursors: list[int | None]
+    quarantined: list[Quarantined]
+    _converter: "Converter"
+    _picked: _Picked = field(repr=False)
+
+    def take(self, positions: Sequence[int], loaded_at: datetime) -> Batch:
+        """The rows at `positions` as Arrow tables, marked as written at `loaded_at` (aware)."""
+        return self._converter.build(self, positions, loaded_at)
+
+    @property
+    def picked(self) -> _Picked:
+        """The columns before conversion."""
+        return self._picked
+
+
+class Converter:
+    """Turns a vendor's records into rows of one declared table and its children."""
+
+    def __init__(self, table: Table, prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
+        """`prepare` brings a record of a vendor that writes one thing in several shapes into the declared shape."""
+        self.table = table
+        self._prepare = prepare
+        self._group = _Group.of((), table.columns, table.children, frozenset())
+        self._items = [_Group.of((), child.columns, (), frozenset()) for child in table.children]
+        self._salt = table.fingerprint.encode()
+        declared = [c.path for c in table.columns] + [c.path for c in table.children]
+        self._declared = {".".join(path[:depth]) for path in declared for depth in range(1, len(path) + 1)}
+
+    def read(self, records: Iterable[Any]) -> Page:
+        """Read a page: split off what has no usable key, pick the declared values, hash the content."""
+        rows: list[dict[str, Any]] = []
+        keys: list[Key] = []
+        quarantined = []
+        for record in records:
+            key, reason = self._key_of(record)
+            if key is None:
+                quarantined.append(Quarantined(self.table.qualified_name, self._raw(record), reason))
+            else:
+                rows.append(self._prepare(record) if self._prepare else record)
+                keys.append(key)
+        picked = self._pick(self._group, rows, len(self.table.columns), self.table.children, self.table.never_stored)
+        for index, column in enumerate(self.table.columns):
+            if column.form is not Form.PLAIN:
+                picked.values[index] = [normalise(column, v) for v in picked.values[index]]
+        self._settle_lists(picked)
+        return Page(keys, self._hashes(picked), self._cursors(picked), quarantined, self, picked)
+
+    def build(self, page: Page, positions: Sequence[int], loaded_at: datetime) -> Batch:
+        """See `Page.take`."""
+        table, picked, drift = self.table, page.picked, Counter[Drift]()
+        extra = [dict(picked.extra[i]) for i in positions]
+        self._note_new_fields(table.qualified_name, extra, drift)
+        arrays = self._arrays(
+            table.qualified_name, table.columns, [[v[i] for i in positions] for v in picked.values], extra, drift
+        )
+        n = len(positions)
+        instant = Type.TIMESTAMP.arrow
+        arrays += [
+            _json_array(extra),
+            pa.array([page.hashes[i] for i in positions], pa.string()),
+            pa.array([loaded_at] * n, instant),
+            pa.nulls(n, instant),
+        ]
+        tables = {table.name: pa.Table.from_arrays(arrays, schema=arrow_schema(table))}
+        owners = [page.keys[i] for i in positions]
+        for index, child in enumerate(table.children):
+            lists = [picked.lists[index][i] for i in positions]
+            tables[child.name] = self._child_table(index, child, owners, lists, drift)
+        return Batch(n, tables, drift)
+
+    def empty(self) -> dict[str, pa.Table]:
+        """Empty Arrow tables, root and children: what makes every declared table and column exist."""
+        return {name: arrow_schema(self.table, child).empty_table() for name, child in every_table(self.table)}
+
+    def _key_of(self, record: Any) -> tuple[Key | None, str]:
+        if type(record) is not dict:
+            return None, f"a {_json_type(record)} where a record was expected"
+        column = self.table.key_column
+        value = normalise(column, record.get(column.name))
+        if value is None or value == "":
+            return None, f"no {column.name}"
+        stored = fit(column, value)
+        if stored is MISFIT:
+            return None, f"{column.name} is a {_json_type(value)}, not {column.type.value}"
+        if type(stored) is str and (len(stored) > _LONGEST_KEY or stored != value):
+            return None, f"{column.name} is longer than {_LONGEST_KEY} characters, or not valid text"
+        return stored, ""
+
+    def _pick(
+        self,
+        group: _Group,
+        objects: list[dict[str, Any]],
+        width: int,
+        children: Sequence[ChildTable],
+        never_stored: Sequence[str] = (),
+    ) -> _Picked:
+        n = len(objects)
+        picked = _Picked([[]] * width, [[]] * len(children), [_NO_OBJECT] * n)
+        self._pick_group(group, objects, picked, never_stored)
+        return picked
+
+    def _pick_group(
+        self, group: _Group, objects: list[dict[str, Any]], picked: _Picked, never_stored: Sequence[str]
+    ) -> None:
+        for name, index in group.columns:
+            picked.values[index] = [o.get(name) for o in objects]
+        for name, index in group.lists:
+            picked.lists[index] = [o.get(name) for o in objects]
+        for name, inner in group.objects:
+            self._pick_group(
+                inner, [self._inner_object(o, name, inner, picked, i) for i, o in enumerate(objects)], picked, ()
+            )
+        for i, o in enumerate(objects):
+            if not o.keys() <= group.members:
+                unknown = {n: v for n, v in o.items() if n not in group.members and n not in never_stored}
+                for name, value in unknown.items():
+                    if not _is_never_stored(name):
+                        _put(picked.extra, i, (*group.path, name), scrub(value, name))
+
+    def _inner_object(
+        self, outer: dict[str, Any], name: str, inner: _Group, picked: _Picked, row: int
+    ) -> dict[str, Any]:
+        value = outer.get(name)
+        if type(value) is dict:
+            return value
+        if value is not None and value not in self.table.empty_objects:
+            _put(picked.extra, row, inner.path, scrub(value, name))
+        return _NO_OBJECT
+
+    def _settle_lists(self, picked: _Picked) -> None:
+        """One form for lists: absent and null become empty, a bare item a list; anything else goes to `_extra`."""
+        for index, child in enumerate(self.table.children):
+            lists = picked.lists[index]
+            for i, value in enumerate(lists):
+                if type(value) is list:
+                    continue
+                lists[i] = []
+                if type(value) is dict and child.single_object:
+                    lists[i] = [value]
+                elif value is not None and value not in self.table.empty_objects:
+                    _put(picked.extra, i, child.path, scrub(value, child.path[-1]))
+
+    def _hashes(self, picked: _Picked) -> list[str]:
+        lists = [
+            lists
+            if child.plain_values or _known_members_only(group, lists)
+            else [scrub(v, child.path[-1]) for v in lists]
+            for child, group, lists in zip(self.table.children, self._items, picked.lists, strict=True)
+        ]
+        return [
+            hashlib.blake2b(canonical(row), digest_size=16, key=self._salt).hexdigest()
+            for row in zip(*picked.values, *lists, picked.extra, strict=True)
+        ]
+
+    def _cursors(self, picked: _Picked) -> list[int | None]:
+        if self.table.cursor is None:
+            return [None] * len(picked.extra)
+        index = next(i for i, c in enumerate(self.table.columns) if c.name == self.table.cursor)
+        array, _ = column_array(self.table.columns[index], picked.values[index])
+        cursors: list[int | None] = array.cast(pa.int64()).to_pylist()
+        return cursors
+
+    def _arrays(
+        self,
+        table: str,
+        columns: Sequence[Column],
+        values: list[list[Any]],
+        extra: list[dict[str, Any]],
+        drift: Counter[Drift],
+    ) -> list[pa.Array]:
+        arrays = []
+        for column, column_values in zip(columns, values, strict=True):
+            array, misfits = column_array(column, column_values)
+            for i in misfits:
+                _put(extra, i, column.path, scrub(column_values[i], column.path[-1]))
+                drift[Drift(table, ".".join(column.path), "other type", _json_type(column_values[i]))] += 1
+            arrays.append(array)
+        return arrays
+
+    def _child_table(
+        self, index: int, child: ChildTable, owners: list[Key], lists: list[list[Any]], drift: Counter[Drift]
+    ) -> pa.Table:
+        name = f"{self.table.schema}.{child.name}"
+        items = [item for values in lists for item in values]
+        if child.plain_values:
+            picked = _Picked([items], [], [_NO_OBJECT] * len(items))
+        else:
+            picked = self._pick(
+                self._items[index], [i if type(i) is dict else _NO_OBJECT for i in items], len(child.columns), ()
+            )
+            for i, item in enumerate(items):
+                if type(item) is not dict and item is not None:
+                    _put(picked.extra, i, ("value",), scrub(item, child.path[-1]))
+        self._note_new_fields(name, picked.extra, drift)
+        arrays = self._arrays(name, child.columns, picked.values, picked.extra, drift)
+        owner_values = [owner for owner, values in zip(owners, lists, strict=True) for _ in values]
+        positions = [i for values in lists for i in range(len(values))]
+        arrays = [
+            pa.array(owner_values, self.table.key_column.type.arrow),
+            pa.array(positions, pa.int64()),
+            *arrays,
+            _json_array(picked.extra),
+        ]
+        return pa.Table.from_arrays(arrays, schema=arrow_schema(self.table, child))
+
+    def _note_new_fields(self, table: str, extra: list[dict[str, Any]], drift: Counter[Drift]) -> None:
+        for fields in extra:
+            for path, value in fields.items():
+                kind = "other type" if path in self._declared else "new field"
+                drift[Drift(table, path, kind, _json_type(value))] += 1
+
+    def _raw(self, record: Any) -> str:
+        if type(record) is dict:
+            record = {k: v for k, v in record.items() if k not in self.table.never_stored}
+        return canonical(scrub(record, "")).decode()
+
+
+def scrub(value: Any, name: str) -> Any:
+    """A value from outside the declared columns, without what must never be stored.
+
+    Args:
+        value: any JSON value; `name` is the member it was found under.
+        name: decides whether text is a video address, which loses its query.
+
+    Returns:
+        A copy without live-access links at any depth, signed video queries and U+0000.
+    """
+    if type(value) is dict:
+        return {text(k): scrub(v, k) for k, v in value.items() if not _is_never_stored(k)}
+    if type(value) is list:
+        return [scrub(v, name) for v in value]
+    if type(value) is str:
+        value = text(value)
+        return without_query(value) if "video" in name.lower() and value.startswith(("http://", "https://")) else value
+    return value
+
+
+def _is_never_stored(name: str) -> bool:
+    return name.replace("_", "").replace("-", "").lower() in _NEVER_STORED
+
+
+def _put(extra: list[dict[str, Any]], row: int, path: tuple[str, ...], value: Any) -> None:
+    if extra[row] is _NO_OBJECT:
+        extra[row] = {}
+    extra[row][text(".".join(path))] = value
+
+
+def _known_members_only(group: _Group, lists: list[list[Any]]) -> bool:
+    return all(
+        type(item) is dict
+        and item.keys() <= group.members
+        and not any(type(item.get(n)) is dict for n, _ in group.objects)
+        for items in lists
+        for item in items
+    )
+
+
+def _json_array(extra: list[dict[str, Any]]) -> pa.Array:
+    return pa.array([canonical(e).decode() if e else None for e in extra], pa.string())
+
+
+def _json_type(value: Any) -> str:
+    names = {
+        type(None): "null",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+        str: "text",
+        list: "list",
+        dict: "object",
+    }
+    return names[type(value)]

@@ -1,0 +1,123 @@
+"""Getscreen.me: the history of remote-desktop connections.
+
+Endpoint -> table, and why it is written the way it is:
+
+    GET /history/list?offset=N&limit=100  -> getscreen.connections (+ connections__client)
+    GET /history/info?session_id=N        -> asked only whether a connection that vanished still exists
+
+The history is read whole and merged by `id`: nothing says what its date filter means, connections close, get their
+video and their comment after they first appear, and nothing marks a changed row. So each row's content is compared
+with the warehouse and only what differs is written.
+
+Quirks: `limit` is at most 100 and may be clamped, so the offset advances by what came back up to `total`. `stop` is
+null, 0 or absent while a connection is open. `client` is a list, one bare object, null or ""; `agent`, `video` and
+`geo` are an object, null, [] or absent; `video` may be an address alone; ids come as numbers or digits, 0 means none.
+`history/info` has another shape (no agent name, no logins), so its answer is never stored as a row. Links that give
+access to a device are dropped wherever they appear, and video addresses lose their query, which may carry the key.
+
+Key: profile -> Integration -> HTTP API, in the header `X-Api-Key`. Docs: https://docs.getscreen.me/en/http-api/
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dlt
+import httpx
+from dlt.extract import DltResource
+
+from sources._http import ApiClient, Credential, RecordMissing, Traffic
+from sources._pages import by_total
+from sources._reading import Reading
+from sources._resource import feed_resource
+from sources._settings import SourceSettings
+from sources._sweep import Answer, KnownRow, ListPlan, Presence
+from sources._tables import Key
+from sources.getscreen.tables import CONNECTIONS, TABLES
+
+VENDOR = "getscreen"
+BASE_URL = "https://api.getscreen.me/v1"
+PAGE_LIMIT = 100
+"""The most the vendor allows (vendor-docs, history/list)."""
+
+
+def open_client(settings: SourceSettings, transport: httpx.AsyncBaseTransport | None = None) -> ApiClient:
+    """A client for Getscreen.me; no request is made."""
+    return ApiClient(
+        vendor="Getscreen.me",
+        base_url=settings.base_url,
+        credential=Credential("X-Api-Key", settings.secret, "sources.getscreen.api_key"),
+        max_concurrency=settings.max_concurrency,
+        requests_per_second=settings.requests_per_second,
+        transport=transport,
+        hints={
+            402: "The plan's number of requests is used up; what was read is kept.",
+            403: "Getscreen.me answers 403 for a wrong key and for a plan without API access alike.",
+        },
+    )
+
+
+def plan_tables(client: ApiClient) -> Sequence[ListPlan]:
+    """How connections are read."""
+
+    async def ask_connection(key: Key, traffic: Traffic) -> Answer:
+        try:
+            await client.get_object("/history/info", {"session_id": key}, traffic=traffic)
+        except RecordMissing:
+            return Presence.GONE
+        return Presence.PRESENT
+
+    async def sees_everything(_: Traffic) -> bool:
+        # a key has no roles or scopes: nothing documented lets it see a part of the history
+        return True
+
+    return [
+        ListPlan(
+            CONNECTIONS,
+            lambda traffic: by_total(
+                client, "/history/list", list_key="data", limit=PAGE_LIMIT, params={}, traffic=traffic
+            ),
+            ask_connection,
+            sees_everything,
+            prepare=in_declared_shape,
+        )
+    ]
+
+
+def in_declared_shape(record: dict[str, Any]) -> dict[str, Any]:
+    """A connection with its video as an object, whether the vendor sent an object or an address alone."""
+    video = record.get("video")
+    if type(video) is not str or not video:
+        return record
+    size = {"size": record["video_size"]} if "video_size" in record else {}
+    rest = {k: v for k, v in record.items() if k != "video_size"}
+    return {**rest, "video": {"url": video, **size}}
+
+
+def open_reading(
+    settings: SourceSettings,
+    known: Mapping[str, dict[Key, KnownRow]],
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Reading:
+    """Getscreen.me, ready to be read: rows like those in `known` (by qualified table name) are left out."""
+    return Reading(VENDOR, lambda: open_client(settings, transport), plan_tables, TABLES, known)
+
+
+@dlt.source(name=VENDOR, max_table_nesting=0)
+def getscreen(
+    api_key: str = dlt.secrets.value,
+    base_url: str = BASE_URL,
+    max_concurrency: int = 1,
+    requests_per_second: float = 1.0,
+) -> Iterator[DltResource]:
+    """Getscreen.me as a plain dlt source, for pipelines of your own: reads and merges every row each time.
+
+    Args:
+        api_key: API key.
+        base_url: where the API is.
+        max_concurrency: requests in flight at most.
+        requests_per_second: requests started per second at most; 0 for no limit.
+    """
+    settings = SourceSettings(VENDOR, api_key, base_url, max_concurrency, requests_per_second)
+    reading = open_reading(settings, {})
+    for feed in reading.feeds.values():
+        yield feed_resource(reading, feed, one_slice=False)

@@ -1,0 +1,140 @@
+"""PostHog desktop recordings: meetings with their participants, transcripts and extracted tasks.
+
+Endpoint -> table, and why it is written the way it is:
+
+    GET /api/projects/{project_id}/desktop_recordings/?limit=100&offset=N
+        -> posthog.desktop_recordings (+ __participants, __transcript_segments, __extracted_tasks)
+    GET /api/projects/{project_id}/desktop_recordings/{id}/  -> asked for rows that vanished or look older than stored
+
+The list is swept whole and merged by `id`. There is no filter on any date and unknown parameters are ignored in
+silence; `updated_at` does not move for changes made by SQL; a transcript may shrink; deletes leave no trace. Lists are
+replaced as a whole with their meeting: segments have no id, and their timestamps repeat.
+
+Quirks: ordered by `started_at` alone, so meetings that started together may swap places between two pages; `count` is
+live; `next` is absolute and may name another scheme or host behind a proxy, so only its query is used. Older servers
+know the endpoint under `/api/environments/` alone, which is tried where `/api/projects/` answers 404. PostHog Cloud
+retired the product in mid 2026: a 404 on both says so.
+
+Key: personal API key with scope `desktop_recording:read`. Docs: https://posthog.com/docs/api
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from urllib.parse import quote
+
+import dlt
+import httpx
+from dlt.extract import DltResource
+
+from sources._http import ApiClient, Credential, EndpointMissing, RecordMissing, Traffic
+from sources._pages import ListPage, by_next_offset
+from sources._reading import Reading
+from sources._resource import feed_resource
+from sources._settings import SourceSettings
+from sources._sweep import Answer, KnownRow, ListPlan, Presence
+from sources._tables import Key
+from sources.posthog.tables import DESKTOP_RECORDINGS, TABLES
+
+VENDOR = "posthog"
+BASE_URL = "https://us.posthog.com"
+PAGE_LIMIT = 100
+"""The server's own default; it sets no maximum, but list rows carry whole transcripts."""
+
+RETIRED = (
+    "PostHog knows no desktop recordings for this project, neither under /api/projects/ nor /api/environments/ (404). "
+    "PostHog Cloud has retired this endpoint (mid 2026); self-hosted versions from about November 2025 to June 2026 "
+    "serve it. If yours does, check sources.posthog.project_id (SOURCES__POSTHOG__PROJECT_ID) and "
+    "sources.posthog.base_url (SOURCES__POSTHOG__BASE_URL)."
+)
+
+
+class DesktopRecordings:
+    """The list under whichever prefix the server knows it."""
+
+    def __init__(self, client: ApiClient, project_id: str) -> None:
+        project = quote(project_id, safe="@")
+        self._client = client
+        self._paths = [f"/api/{prefix}/{project}/desktop_recordings/" for prefix in ("projects", "environments")]
+        self._path = self._paths[0]
+
+    async def walk(self, traffic: Traffic) -> AsyncIterator[ListPage]:
+        """One pass over the list.
+
+        Raises:
+            ApiError: a page could not be had; EndpointMissing where no prefix knows the list.
+        """
+        try:
+            async for page in self._pages(traffic):
+                yield page
+        except EndpointMissing:
+            if self._path == self._paths[-1]:
+                raise EndpointMissing(self._client.vendor, RETIRED, setting="sources.posthog.project_id") from None
+            self._path = self._paths[-1]
+            async for page in self.walk(traffic):
+                yield page
+
+    async def ask(self, key: Key, traffic: Traffic) -> Answer:
+        """One meeting by id."""
+        try:
+            return await self._client.get_object(f"{self._path}{quote(str(key), safe='')}/", traffic=traffic)
+        except RecordMissing:
+            return Presence.GONE
+
+    def _pages(self, traffic: Traffic) -> AsyncIterator[ListPage]:
+        return by_next_offset(self._client, self._path, list_key="results", limit=PAGE_LIMIT, traffic=traffic)
+
+
+def open_client(settings: SourceSettings, transport: httpx.AsyncBaseTransport | None = None) -> ApiClient:
+    """A client for PostHog; no request is made."""
+    return ApiClient(
+        vendor="PostHog",
+        base_url=settings.base_url,
+        credential=Credential("Authorization", f"Bearer {settings.secret}", "sources.posthog.api_key"),
+        max_concurrency=settings.max_concurrency,
+        requests_per_second=settings.requests_per_second,
+        transport=transport,
+        hints={403: "The key needs the scope desktop_recording:read and access to the project."},
+    )
+
+
+def open_reading(
+    settings: SourceSettings,
+    known: Mapping[str, dict[Key, KnownRow]],
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Reading:
+    """PostHog, ready to be read: rows like those in `known` (by qualified table name) are left out."""
+
+    def plan_tables(client: ApiClient) -> Sequence[ListPlan]:
+        recordings = DesktopRecordings(client, settings.project_id)
+        return [ListPlan(DESKTOP_RECORDINGS, recordings.walk, recordings.ask, _sees_everything)]
+
+    return Reading(VENDOR, lambda: open_client(settings, transport), plan_tables, TABLES, known)
+
+
+async def _sees_everything(_: Traffic) -> bool:
+    # whoever may list a project's meetings sees all of them (facts/posthog.md §2, visibility)
+    return True
+
+
+@dlt.source(name=VENDOR, max_table_nesting=0)
+def posthog(
+    api_key: str = dlt.secrets.value,
+    project_id: str = dlt.config.value,
+    base_url: str = BASE_URL,
+    max_concurrency: int = 2,
+    requests_per_second: float = 1.2,
+) -> Iterator[DltResource]:
+    """PostHog desktop recordings as a plain dlt source, for pipelines of your own: merges every row each time.
+
+    Args:
+        api_key: personal API key.
+        project_id: numeric id of the project.
+        base_url: where the API is.
+        max_concurrency: requests in flight at most.
+        requests_per_second: requests started per second at most; 0 for no limit.
+    """
+    settings = SourceSettings(
+        VENDOR, api_key, base_url, max_concurrency, requests_per_second, project_id=str(project_id)
+    )
+    reading = open_reading(settings, {})
+    for feed in reading.feeds.values():
+        yield feed_resource(reading, feed, one_slice=False)

@@ -1,0 +1,120 @@
+"""Screendesk: screen recordings, live calls and the account's users.
+
+Endpoint -> table, and why it is written the way it is:
+
+    GET /recordings?page=N  -> screendesk.recordings (+ recordings__room_insights__participants_insights)
+    GET /users?page=N       -> screendesk.users
+
+Both are swept whole and merged by key. The API has no "changed since" filter and no sort parameter, `updated_at` does
+not move with every change (`impressions_count`), and rows are deleted without a trace by the account's retention
+policy at midnight UTC: so each row's content is compared with the warehouse, and a row that vanished is asked for
+(`GET /recordings/{uuid}`, `GET /users/search?email=`) before it is marked deleted.
+
+Quirks: page size is the vendor's choice; on the last page `next_page` may be absent or null; the list key is `records`
+for recordings and `users` for users; `/users` is for admins only, and a member's token lists that member's recordings
+alone, so nothing is ever marked deleted unless the token may list users. Users have no id but their e-mail.
+
+Token: personal, from Profile -> API, Enterprise plan. Docs: https://docs.screendesk.io/api
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import quote
+
+import dlt
+import httpx
+from dlt.extract import DltResource
+
+from sources._http import ApiClient, Credential, RecordMissing, Refused, Traffic
+from sources._pages import by_page_number
+from sources._reading import Reading
+from sources._resource import feed_resource
+from sources._settings import SourceSettings
+from sources._sweep import Answer, KnownRow, ListPlan, Presence
+from sources._tables import Key
+from sources.screendesk.tables import RECORDINGS, TABLES, USERS
+
+VENDOR = "screendesk"
+BASE_URL = "https://app.screendesk.io/api/v2"
+
+
+def open_client(settings: SourceSettings, transport: httpx.AsyncBaseTransport | None = None) -> ApiClient:
+    """A client for Screendesk; no request is made."""
+    return ApiClient(
+        vendor="Screendesk",
+        base_url=settings.base_url,
+        credential=Credential("Authorization", f"Bearer {settings.secret}", "sources.screendesk.api_token"),
+        max_concurrency=settings.max_concurrency,
+        requests_per_second=settings.requests_per_second,
+        transport=transport,
+        hints={
+            403: "The plan may lack API access (Enterprise only), or the token's user lacks the role: users are listed for admins only."
+        },
+    )
+
+
+def plan_tables(client: ApiClient) -> Sequence[ListPlan]:
+    """How recordings and users are read."""
+
+    async def ask_recording(key: Key, traffic: Traffic) -> Answer:
+        try:
+            return await client.get_object(f"/recordings/{quote(str(key), safe='')}", traffic=traffic)
+        except RecordMissing:
+            return Presence.GONE
+
+    async def ask_user(key: Key, traffic: Traffic) -> Answer:
+        try:
+            return await client.get_object("/users/search", {"email": str(key)}, traffic=traffic)
+        except RecordMissing:
+            return Presence.GONE
+
+    async def is_admin(traffic: Traffic) -> bool:
+        try:
+            await client.get_list("/users", {"page": 1}, list_key="users", traffic=traffic)
+        except Refused:
+            return False
+        return True
+
+    return [
+        ListPlan(
+            RECORDINGS,
+            lambda traffic: by_page_number(client, "/recordings", list_key="records", traffic=traffic),
+            ask_recording,
+            is_admin,
+        ),
+        ListPlan(
+            USERS,
+            lambda traffic: by_page_number(client, "/users", list_key="users", traffic=traffic),
+            ask_user,
+            is_admin,
+        ),
+    ]
+
+
+def open_reading(
+    settings: SourceSettings,
+    known: Mapping[str, dict[Key, KnownRow]],
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Reading:
+    """Screendesk, ready to be read: rows like those in `known` (by qualified table name) are left out."""
+    return Reading(VENDOR, lambda: open_client(settings, transport), plan_tables, TABLES, known)
+
+
+@dlt.source(name=VENDOR, max_table_nesting=0)
+def screendesk(
+    api_token: str = dlt.secrets.value,
+    base_url: str = BASE_URL,
+    max_concurrency: int = 2,
+    requests_per_second: float = 2.0,
+) -> Iterator[DltResource]:
+    """Screendesk as a plain dlt source, for pipelines of your own: reads and merges every row each time.
+
+    Args:
+        api_token: personal API token.
+        base_url: where the API is.
+        max_concurrency: requests in flight at most.
+        requests_per_second: requests started per second at most; 0 for no limit.
+    """
+    settings = SourceSettings(VENDOR, api_token, base_url, max_concurrency, requests_per_second)
+    reading = open_reading(settings, {})
+    for feed in reading.feeds.values():
+        yield feed_resource(reading, feed, one_slice=False)
