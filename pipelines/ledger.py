@@ -13,7 +13,7 @@ from typing import Any, Final
 import duckdb
 
 from sources._http import Traffic
-from sources._schema import Table, every_table, stored_columns
+from sources._schema import Table
 from sources._sweep import KnownRow, Outcome
 from sources._tables import Drift, Key, Quarantined
 
@@ -210,17 +210,11 @@ def remember_origins(path: Path, found: Mapping[str, Origin], run_id: str) -> No
             )
 
 
-def missing_tables(path: Path, tables: Sequence[Table]) -> bool:
-    """Whether any declared table or column does not exist yet."""
-    with connect(path, read_only=True) as con:
-        found = set(con.execute("SELECT schema_name, table_name, column_name FROM duckdb_columns()").fetchall())
-    declared = {
-        (table.schema, name, column.name)
-        for table in tables
-        for name, child in every_table(table)
-        for column in stored_columns(table, child)
-    }
-    return not declared <= found
+def drop_staging(path: Path, vendors: Sequence[str]) -> None:
+    """Remove dlt's emptied staging tables, which readers of the published file would have to look past."""
+    with connect(path) as con:
+        for vendor in vendors:
+            con.execute(f"DROP SCHEMA IF EXISTS {vendor}_staging CASCADE")
 
 
 def known_rows(path: Path, table: Table) -> dict[Key, KnownRow]:

@@ -2,31 +2,23 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import dlt
 from dlt.common.exceptions import SignalReceivedException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines.destination import atomic_duckdb
+from pipelines.interrupt import Interrupted
 from pipelines.publish import Warehouse
 from sources._reading import Reading
-from sources._resource import declared_source, slice_source
-from sources._schema import Table
+from sources._resource import slice_source
 
 log = logging.getLogger("deskhouse.load")
 
 
 class LoadFailed(Exception):
     """A slice could not be loaded; what was committed before stays. The message is safe to print."""
-
-
-class Interrupted(BaseException):
-    """A signal asked the run to stop; `signal` is its number."""
-
-    def __init__(self, signal: int) -> None:
-        super().__init__(signal)
-        self.signal = signal
 
 
 class VendorLoader:
@@ -57,16 +49,6 @@ class VendorLoader:
             # the whole folder goes: everything in it can be had again from the database and the vendor
             self._pipeline.deactivate()
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def declare(self, tables: Sequence[Table]) -> None:
-        """Make every declared table and column exist.
-
-        Raises:
-            LoadFailed: the database cannot be written.
-        """
-        self._step(self._pipeline.sync_destination)
-        self._step(lambda: self._pipeline.extract(declared_source(self._vendor, tables), loader_file_format="parquet"))
-        self._normalize_and_load()
 
     def load_slice(self, reading: Reading, before_commit: Callable[[], None]) -> None:
         """Load the next slice of every table, all of it in one transaction.

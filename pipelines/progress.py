@@ -26,11 +26,13 @@ class Reporter(Protocol):
     def watching(self, reading: Reading) -> AbstractContextManager[None]:
         """A context in which the reading's progress is shown."""
 
-    def settled(self, receipt: Receipt) -> None:
+    def settled(self, receipt: Receipt) -> None:  # noqa: ARG002 - for those who show it
         """A table has its receipt."""
+        return
 
-    def step(self, name: str) -> None:
+    def step(self, name: str) -> None:  # noqa: ARG002 - for those who show it
         """A step after reading begins."""
+        return
 
 
 class SilentReporter(Reporter):

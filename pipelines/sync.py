@@ -15,8 +15,10 @@ import httpx
 
 from pipelines import ledger
 from pipelines.checks import failed_checks
+from pipelines.declare import declare_tables
+from pipelines.interrupt import Interrupted
 from pipelines.ledger import Origin, Receipt
-from pipelines.loading import Interrupted, LoadFailed, VendorLoader
+from pipelines.loading import LoadFailed, VendorLoader
 from pipelines.lock import run_lock
 from pipelines.progress import Reporter
 from pipelines.publish import (
@@ -37,6 +39,7 @@ from sources._settings import SourceSettings
 log = logging.getLogger("deskhouse.sync")
 
 SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": getscreen, "posthog": posthog}
+ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
 Transports = Mapping[str, httpx.AsyncBaseTransport]
 
 
@@ -177,23 +180,19 @@ class _Run:
         self._database = warehouse.private_database
 
     def sync_all(self, vendors: Sequence[str]) -> None:
-        """Drain and declare every vendor, then read and load those asked for."""
+        """Finish what earlier runs left, make every declared table exist, then read and load the vendors asked for."""
         for vendor in VENDORS:
-            loader = VendorLoader(self._warehouse, vendor)
-            try:
-                loader.drain()
-                if ledger.missing_tables(self._database, tables_of(vendor)):
-                    VendorLoader(self._warehouse, vendor).declare(tables_of(vendor))
-            except LoadFailed as failure:
-                self._problem(f"{VENDOR_NAMES[vendor]}: {failure}")
+            VendorLoader(self._warehouse, vendor).drain()
+        declare_tables(self._database, ALL_TABLES)
         for vendor in vendors:
             self._sync_vendor(vendor)
 
     def finish(self) -> None:
         """Check the database and publish it; close the run."""
         result = self._result
+        ledger.drop_staging(self._database, VENDORS)
         self._reporter.step("checking")
-        broken = failed_checks(self._database, [t for v in VENDORS for t in tables_of(v)])
+        broken = failed_checks(self._database, ALL_TABLES)
         for check in broken:
             self._problem(f"not published, because a check failed: {check}")
         if any(not receipt.complete for receipt in result.receipts):
@@ -223,7 +222,7 @@ class _Run:
         )
 
     def _problem(self, text: str) -> None:
-        log.error("%s", text)
+        log.info("%s", text)
         self._result.problems.append(text)
         self._result.exit_code = 1
 
@@ -251,7 +250,7 @@ class _Run:
         for receipt in receipts:
             if not receipt.complete:
                 result.exit_code = 1
-                log.error("%s is not complete: %s", receipt.table_name, receipt.reason)
+                log.info("%s is not complete: %s", receipt.table_name, receipt.reason)
             self._reporter.settled(receipt)
 
     def _keep_findings(self, reading: Reading) -> None:

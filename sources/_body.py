@@ -13,8 +13,7 @@ import orjson
 _STEP = 1 << 20
 _LONGEST_INTEGER = 4300  # digits; Python refuses to parse more
 
-# orjson turns integers beyond 64 bits into floats; digits inside strings match rarely and only cost time
-_BIG_INTEGER = re.compile(rb"[:\[,]\s*-?[0-9]{19}")
+_LONG_RUN = re.compile(rb"[0-9]{19,}")
 # every escape is consumed, so that the second backslash of a pair never starts one; group 1 is half a surrogate pair
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
@@ -66,7 +65,7 @@ class Body:
 
 def parse(body: bytes | bytearray) -> Any:
     """The JSON value, or a ValueError (a json.JSONDecodeError where the place is known) or RecursionError."""
-    if not _BIG_INTEGER.search(body):
+    if not _may_hold_big_integer(body):
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError:
@@ -74,6 +73,15 @@ def parse(body: bytes | bytearray) -> Any:
             pass
     whole = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], body.removeprefix(b"\xef\xbb\xbf"))
     return json.loads(whole.decode(), parse_constant=_no_number, parse_float=_float, parse_int=_int)
+
+
+def _may_hold_big_integer(body: bytes | bytearray) -> bool:
+    """Whether orjson would make a float of an integer. Saying so of digits inside a string only costs time."""
+    for run in _LONG_RUN.finditer(body):
+        before = body[max(0, run.start() - 64) : run.start()].removesuffix(b"-").rstrip()
+        if before[-1:] in b":[,":
+            return True
+    return False
 
 
 def _no_number(name: str) -> NoReturn:

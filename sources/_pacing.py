@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from datetime import datetime
 
-_SUCCESSES_TO_RECOVER = 20  # answered requests between two steps back up
+_SUCCESSES_TO_RECOVER = 10  # answered requests before one more may run at a time
 _FIRST_INTERVAL = 0.1  # the first slow-down of a client that had no rate limit
-_SLOWEST_INTERVAL = 10.0
+_LONGEST_INTERVAL = 1.0  # pauses keep to what the vendor asks; this only thins out what comes between them
 _LONGEST_WAIT = 1e9  # seconds; keeps dates made from it within the calendar
 
 
@@ -95,6 +95,7 @@ class Pacing:
     ) -> None:
         self._most = max(1, max_concurrency)
         self._shortest_interval = 1 / requests_per_second if requests_per_second > 0 else 0.0
+        self._longest_interval = max(_LONGEST_INTERVAL, 4 * self._shortest_interval)
         self._clock = clock
         self._sleep = sleep
         self.limit = self._most
@@ -164,18 +165,16 @@ class Pacing:
         self._era += 1
         self._successes = 0
         self.limit = max(1, self.limit // 2)
-        slowest = max(_SLOWEST_INTERVAL, self._shortest_interval)
-        self.interval = min(slowest, max(2 * self.interval, _FIRST_INTERVAL))
+        self.interval = min(self._longest_interval, max(2 * self.interval, _FIRST_INTERVAL))
 
     def succeeded(self) -> None:
-        """Takes back a little of what `slow_down` took, after enough successes."""
-        self._successes += 1
-        if self._successes % _SUCCESSES_TO_RECOVER:
-            return
-        self.limit = min(self._most, self.limit + 1)
-        shorter = self.interval / 1.5
+        """Takes back a little of what `slow_down` took."""
+        shorter = self.interval * 7 / 8
         self.interval = max(self._shortest_interval, shorter if shorter >= _FIRST_INTERVAL / 2 else 0.0)
-        self._hand_out()
+        self._successes += 1
+        if self._successes % _SUCCESSES_TO_RECOVER == 0:
+            self.limit = min(self._most, self.limit + 1)
+            self._hand_out()
 
     async def _sit_out_pause(self, counters: Sequence[Traffic]) -> None:
         while (left := self.waiting) > 0 and not self._woken.is_set():

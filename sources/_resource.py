@@ -1,6 +1,6 @@
 """Declared tables as dlt resources: Arrow in, merge by key, children following their parent exactly."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import dlt
@@ -55,20 +55,6 @@ def slice_source(reading: Reading) -> DltSource:
             yield feed_resource(reading, feed, one_slice=True)
 
     return vendor_slice()
-
-
-def declared_source(vendor: str, tables: Sequence[Table]) -> DltSource:
-    """Declared tables without rows: loading them makes every declared table and column exist."""
-
-    def rows(table: Table) -> Iterator[DataItemWithMeta]:
-        yield from _marked(table, {}, with_hints=True)
-
-    @dlt.source(name=vendor, max_table_nesting=0)
-    def declared() -> Iterator[DltResource]:
-        for table in tables:
-            yield dlt.resource(rows, name=table.name, max_table_nesting=0)(table)
-
-    return declared()
 
 
 def _marked(table: Table, tables: dict[str, pa.Table], *, with_hints: bool) -> Iterator[DataItemWithMeta]:

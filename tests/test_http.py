@@ -44,6 +44,7 @@ from sources._http import (
     WrongSetting,
     query_of,
 )
+from sources._pacing import Pacing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -569,6 +570,7 @@ def test_an_empty_error_field_is_no_error() -> None:
         (b"18446744073709551616", 2**64),
         (b"-9223372036854775809", -(2**63) - 1),
         (b" \n 123456789012345678901234567890", 123456789012345678901234567890),
+        (b" " * 99 + b"-123456789012345678901234567890", -123456789012345678901234567890),
         (b"1" * 4301, "1" * 4301),
         (b"1e400", "1e400"),
         (b"-1E999", "-1E999"),
@@ -1068,10 +1070,10 @@ def test_concurrency_and_rate_give_way_on_429_once_per_round_and_recover() -> No
             while api.concurrency == 8:  # noqa: ASYNC110  no event says so
                 await asyncio.sleep(0)
             throttle = False
+            assert api._pacing.interval == 0.1
             await asyncio.gather(*tasks)
             assert api.concurrency == 4, "eight refusals of one round are one sign, not eight"
-            assert api._pacing.interval == 0.1
-            for _ in range(200):
+            for _ in range(60):
                 await api.get_list("/l", {}, list_key="data")
             assert (api.concurrency, api._pacing.interval) == (8, 0)
 
@@ -1216,3 +1218,97 @@ def test_a_closed_client_sends_nothing() -> None:
 
     run(check())
     assert seen == []
+
+
+def test_a_pause_ends_when_the_client_is_closed() -> None:
+    async def for_ever(_: float) -> None:
+        await asyncio.Event().wait()
+
+    async def check() -> list[Any]:
+        api = client(script(httpx.Response(429, headers={"retry-after": "9"}))[0], sleep=for_ever)
+        tasks = [asyncio.ensure_future(api.get_list("/l", {}, list_key="data")) for _ in range(3)]
+        while not api.waiting:  # noqa: ASYNC110  no event says so
+            await asyncio.sleep(0)
+        await api.aclose()
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    assert [type(result) for result in run(check())] == [RuntimeError] * 3
+
+
+def test_a_pause_begins_with_the_refusal_and_not_when_its_connection_is_closed() -> None:
+    """Requests that queue would slip through while the refused one's connection is taken down."""
+    seen = 0
+
+    class SlowToClose(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b""
+
+        async def aclose(self) -> None:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert seen == 1
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        nonlocal seen
+        seen += 1
+        if seen == 1:
+            return httpx.Response(429, headers={"retry-after": "5"}, stream=SlowToClose())
+        return httpx.Response(200, json=PAGE)
+
+    async def check() -> None:
+        async with client(handle) as api:
+            await asyncio.gather(*(api.get_list("/l", {}, list_key="data") for _ in range(8)))
+
+    run(check())
+    assert seen == 9
+
+
+def test_a_429_without_a_date_is_shown_as_waiting_and_counted_as_throttled() -> None:
+    clock = Clock()
+    waits: list[float] = []
+
+    async def check() -> ApiClient:
+        async with client(script(429, PAGE)[0], clock=clock, max_concurrency=1) as api:
+            task = asyncio.ensure_future(api.get_list("/l", {}, list_key="data"))
+            while not task.done():
+                waits.append(api.waiting)
+                await asyncio.sleep(0)
+            return api
+
+    api = run(check())
+    assert max(waits) > 0
+    assert api.traffic.throttled_seconds == pytest.approx(max(waits))
+
+
+def test_a_turn_handed_to_a_cancelled_request_is_passed_on() -> None:
+    async def check() -> None:
+        clock = Clock()
+        pacing = Pacing(max_concurrency=1, requests_per_second=0, clock=clock, sleep=clock.sleep)
+        await pacing._acquire()
+        waiting = asyncio.ensure_future(pacing._acquire())
+        await asyncio.sleep(0)
+        pacing._release()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await asyncio.wait_for(pacing._acquire(), 5)
+
+    run(check())
+
+
+def test_a_failing_sleep_between_two_requests_frees_its_place() -> None:
+    calls = 0
+
+    async def broken_once(_: float) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise KeyError("sleep")
+
+    async def check() -> Any:
+        async with client(script(PAGE)[0], sleep=broken_once, max_concurrency=1, requests_per_second=1) as api:
+            await api.get_list("/l", {}, list_key="data")
+            with pytest.raises(KeyError):
+                await api.get_list("/l", {}, list_key="data")
+            return await asyncio.wait_for(api.get_list("/l", {}, list_key="data"), 5)
+
+    assert run(check()) == PAGE

@@ -25,7 +25,7 @@ import dlt
 import httpx
 from dlt.extract import DltResource
 
-from sources._http import ApiClient, Credential, RecordMissing, Traffic
+from sources._http import ApiClient, Credential, RecordMissing, RetryPolicy, Traffic
 from sources._pages import by_total
 from sources._reading import Reading
 from sources._resource import feed_resource
@@ -40,7 +40,11 @@ PAGE_LIMIT = 100
 """The most the vendor allows (vendor-docs, history/list)."""
 
 
-def open_client(settings: SourceSettings, transport: httpx.AsyncBaseTransport | None = None) -> ApiClient:
+def open_client(
+    settings: SourceSettings,
+    transport: httpx.AsyncBaseTransport | None = None,
+    retry: RetryPolicy | None = None,
+) -> ApiClient:
     """A client for Getscreen.me; no request is made."""
     return ApiClient(
         vendor="Getscreen.me",
@@ -49,6 +53,7 @@ def open_client(settings: SourceSettings, transport: httpx.AsyncBaseTransport | 
         max_concurrency=settings.max_concurrency,
         requests_per_second=settings.requests_per_second,
         transport=transport,
+        retry=retry or RetryPolicy(),
         hints={
             402: "The plan's number of requests is used up; what was read is kept.",
             403: "Getscreen.me answers 403 for a wrong key and for a plan without API access alike.",
@@ -100,6 +105,17 @@ def open_reading(
 ) -> Reading:
     """Getscreen.me, ready to be read: rows like those in `known` (by qualified table name) are left out."""
     return Reading(VENDOR, lambda: open_client(settings, transport), plan_tables, TABLES, known)
+
+
+async def probe(client: ApiClient, settings: SourceSettings) -> str:  # noqa: ARG001 - one signature for every source
+    """What the key can see, in words, for one request.
+
+    Raises:
+        ApiError: it can see nothing, and why.
+    """
+    reply = await client.get_list("/history/list", {"offset": 0, "limit": 1}, list_key="data")
+    total = reply.get("total")
+    return f"sees {total:,} connections" if isinstance(total, int) else "sees connections"
 
 
 @dlt.source(name=VENDOR, max_table_nesting=0)

@@ -25,7 +25,7 @@ import dlt
 import httpx
 from dlt.extract import DltResource
 
-from sources._http import ApiClient, Credential, EndpointMissing, RecordMissing, Traffic
+from sources._http import ApiClient, Credential, EndpointMissing, RecordMissing, RetryPolicy, Traffic
 from sources._pages import ListPage, by_next_offset
 from sources._reading import Reading
 from sources._resource import feed_resource
@@ -50,9 +50,10 @@ RETIRED = (
 class DesktopRecordings:
     """The list under whichever prefix the server knows it."""
 
-    def __init__(self, client: ApiClient, project_id: str) -> None:
+    def __init__(self, client: ApiClient, project_id: str, page_limit: int = PAGE_LIMIT) -> None:
         project = quote(project_id, safe="@")
         self._client = client
+        self._page_limit = page_limit
         self._paths = [f"/api/{prefix}/{project}/desktop_recordings/" for prefix in ("projects", "environments")]
         self._path = self._paths[0]
 
@@ -80,10 +81,14 @@ class DesktopRecordings:
             return Presence.GONE
 
     def _pages(self, traffic: Traffic) -> AsyncIterator[ListPage]:
-        return by_next_offset(self._client, self._path, list_key="results", limit=PAGE_LIMIT, traffic=traffic)
+        return by_next_offset(self._client, self._path, list_key="results", limit=self._page_limit, traffic=traffic)
 
 
-def open_client(settings: SourceSettings, transport: httpx.AsyncBaseTransport | None = None) -> ApiClient:
+def open_client(
+    settings: SourceSettings,
+    transport: httpx.AsyncBaseTransport | None = None,
+    retry: RetryPolicy | None = None,
+) -> ApiClient:
     """A client for PostHog; no request is made."""
     return ApiClient(
         vendor="PostHog",
@@ -92,6 +97,7 @@ def open_client(settings: SourceSettings, transport: httpx.AsyncBaseTransport | 
         max_concurrency=settings.max_concurrency,
         requests_per_second=settings.requests_per_second,
         transport=transport,
+        retry=retry or RetryPolicy(),
         hints={403: "The key needs the scope desktop_recording:read and access to the project."},
     )
 
@@ -113,6 +119,21 @@ def open_reading(
 async def _sees_everything(_: Traffic) -> bool:
     # whoever may list a project's meetings sees all of them (facts/posthog.md §2, visibility)
     return True
+
+
+async def probe(client: ApiClient, settings: SourceSettings) -> str:
+    """What the key can see, in words, for one request, or two where `/api/projects/` does not know the list.
+
+    Raises:
+        ApiError: it can see nothing, and why.
+    """
+    async for page in DesktopRecordings(client, settings.project_id, page_limit=1).walk(Traffic()):
+        return (
+            f"sees {page.count:,} meetings in project {settings.project_id}"
+            if page.count is not None
+            else "sees meetings"
+        )
+    return "sees no meetings"
 
 
 @dlt.source(name=VENDOR, max_table_nesting=0)

@@ -24,7 +24,7 @@ import dlt
 import httpx
 from dlt.extract import DltResource
 
-from sources._http import ApiClient, Credential, RecordMissing, Refused, Traffic
+from sources._http import ApiClient, Credential, RecordMissing, Refused, RetryPolicy, Traffic
 from sources._pages import by_page_number
 from sources._reading import Reading
 from sources._resource import feed_resource
@@ -37,7 +37,11 @@ VENDOR = "screendesk"
 BASE_URL = "https://app.screendesk.io/api/v2"
 
 
-def open_client(settings: SourceSettings, transport: httpx.AsyncBaseTransport | None = None) -> ApiClient:
+def open_client(
+    settings: SourceSettings,
+    transport: httpx.AsyncBaseTransport | None = None,
+    retry: RetryPolicy | None = None,
+) -> ApiClient:
     """A client for Screendesk; no request is made."""
     return ApiClient(
         vendor="Screendesk",
@@ -46,6 +50,7 @@ def open_client(settings: SourceSettings, transport: httpx.AsyncBaseTransport | 
         max_concurrency=settings.max_concurrency,
         requests_per_second=settings.requests_per_second,
         transport=transport,
+        retry=retry or RetryPolicy(),
         hints={
             403: "The plan may lack API access (Enterprise only), or the token's user lacks the role: users are listed for admins only."
         },
@@ -97,6 +102,18 @@ def open_reading(
 ) -> Reading:
     """Screendesk, ready to be read: rows like those in `known` (by qualified table name) are left out."""
     return Reading(VENDOR, lambda: open_client(settings, transport), plan_tables, TABLES, known)
+
+
+async def probe(client: ApiClient, settings: SourceSettings) -> str:  # noqa: ARG001 - one signature for every source
+    """What the token can see, in words, for one request.
+
+    Raises:
+        ApiError: it can see nothing, and why.
+    """
+    reply = await client.get_list("/recordings", {"page": 1}, list_key="records")
+    pagination = reply.get("pagination")
+    count = pagination.get("count") if isinstance(pagination, dict) else None
+    return f"sees {count:,} recordings" if isinstance(count, int) else "sees recordings"
 
 
 @dlt.source(name=VENDOR, max_table_nesting=0)

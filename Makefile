@@ -1,0 +1,64 @@
+# deskhouse: `make demo` and `make test` set up everything they need; only Python 3.11+, make and a package index are taken as given
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo notebook test lint format docs docs-check bench lock clean
+
+help: ## show the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: $(VENV)/.runtime ## load the sandbox twice and look at the result; no account needed
+	@$(RUN)/deskhouse demo
+
+notebook: $(VENV)/.dev ## open a first notebook on the demo's warehouse
+	@DESKHOUSE__WAREHOUSE_DIR=$${DESKHOUSE__WAREHOUSE_DIR:-demo-warehouse} $(RUN)/marimo run notebooks/first_look.py
+
+test: $(VENV)/.dev ## run the tests
+	@$(RUN)/pytest
+
+lint: $(VENV)/.dev ## lint, format check, import bans and types
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+format: $(VENV)/.dev ## format the code
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+docs: $(VENV)/.runtime ## write docs/tables.md from the declared tables
+	$(RUN)/python -m pipelines.dictionary
+
+docs-check: $(VENV)/.runtime ## fail if docs/tables.md differs from the declared tables
+	$(RUN)/python -m pipelines.dictionary --check
+
+bench: $(VENV)/.dev ## first-load speed and memory against the sandbox, and the sandbox's own speed
+	$(RUN)/python bench/sandbox_pages.py
+	$(RUN)/python bench/first_load.py
+
+lock: $(VENV)/.dev ## resolve the dependencies of pyproject.toml anew and write both lock files
+	$(RUN)/uv pip compile pyproject.toml --extra build --universal --python-version 3.11 --generate-hashes --upgrade \
+		--no-header --no-annotate --quiet --output-file requirements.lock
+	$(RUN)/uv pip compile pyproject.toml --extra build --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --quiet --constraints requirements.lock --output-file requirements-dev.lock
+
+clean: ## remove the virtual environment, caches and the demo's data; never a warehouse
+	rm -rf $(VENV) demo-warehouse .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "deskhouse needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up (once) ..."
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up for tests (once) ..."
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

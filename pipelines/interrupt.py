@@ -1,0 +1,28 @@
+"""Signals that ask a run to stop."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop; `signal` is its number. Like KeyboardInterrupt, no `except Exception` swallows it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Within this context Ctrl-C and SIGTERM raise `Interrupted`."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
