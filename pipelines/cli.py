@@ -29,11 +29,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="""Keep a local DuckDB warehouse in step with Screendesk, Getscreen.me and PostHog desktop recordings.
-
-    First time here: `deskhouse demo` needs no account. With tokens in .dlt/secrets.toml or the environment, run
-    `deskhouse check`, then `deskhouse sync`; on a schedule, `deskhouse sync` alone.
-    """,
     epilog="Exit codes: 0 complete and published; 1 something failed or is incomplete, the rest is published; "
     "2 wrong use or setting, nothing touched; 3 another run is at work; 130, 143 interrupted, safe to run again.",
 )
@@ -69,6 +64,28 @@ def main() -> None:
     except Interrupted as interruption:
         name = signal.Signals(interruption.signal).name
         sys.exit(_fail(f"interrupted ({name}); nothing is lost, run again to go on", 128 + interruption.signal))
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature for an option's callback
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        typer.echo(f"deskhouse {version('deskhouse')}")
+        raise typer.Exit
+
+
+@app.callback()
+def deskhouse(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Keep a local DuckDB warehouse in step with Screendesk, Getscreen.me and PostHog desktop recordings.
+
+    First time here: `deskhouse demo` needs no account. With tokens in .dlt/secrets.toml or the environment, run
+    `deskhouse check`, then `deskhouse sync`; on a schedule, `deskhouse sync` alone.
+    """
 
 
 @app.command()

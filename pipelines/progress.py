@@ -1,10 +1,10 @@
 """What a run tells the person who watches: progress bars on a terminal, plain lines elsewhere, nothing for machines."""
 
 import threading
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from rich.console import Console
@@ -54,21 +54,18 @@ class PlainReporter(Reporter):
     def watching(self, reading: Reading) -> Iterator[None]:
         """A line at the start, then one every few seconds."""
         self._line(f"{VENDOR_NAMES[reading.vendor]}: reading")
-        began = time.monotonic()
 
         def tell() -> None:
             for name, feed in reading.feeds.items():
                 if feed.outcome.finished_at is None:
-                    self._line(
-                        f"{reading.vendor}.{name}: {_counts(feed.outcome, time.monotonic() - began)}{_waiting(reading)}"
-                    )
+                    self._line(f"{reading.vendor}.{name}: {_counts(feed.outcome)}{_waiting(reading)}")
 
         with _ticking(tell, PLAIN_SECONDS):
             yield
 
     def settled(self, receipt: Receipt) -> None:
         """One line."""
-        verdict = "complete" if receipt.complete else f"NOT COMPLETE: {receipt.reason}"
+        verdict = "complete" if receipt.complete else "NOT COMPLETE"
         self._line(
             f"{receipt.table_name}: {receipt.distinct_read:,} read, {receipt.inserted:,} new, {receipt.updated:,} changed, "
             f"{receipt.deleted:,} deleted, {receipt.live_rows:,} live; {verdict}"
@@ -100,7 +97,6 @@ class BarReporter(Reporter):
             transient=True,
         )
         tasks = {n: progress.add_task(f"{reading.vendor}.{n}", total=None, counts="") for n in reading.feeds}
-        began = time.monotonic()
 
         def show() -> None:
             for name, feed in reading.feeds.items():
@@ -109,7 +105,7 @@ class BarReporter(Reporter):
                     tasks[name],
                     completed=outcome.distinct_read,
                     total=outcome.vendor_count,
-                    counts=_counts(outcome, time.monotonic() - began) + _waiting(reading),
+                    counts=_counts(outcome) + _waiting(reading),
                 )
 
         with progress, _ticking(show, REFRESH_SECONDS):
@@ -125,11 +121,13 @@ class BarReporter(Reporter):
         )
 
 
-def _counts(outcome: Outcome, seconds: float) -> str:
+def _counts(outcome: Outcome) -> str:
     of = f" of {outcome.vendor_count:,}" if outcome.vendor_count is not None else ""
+    pages = f"{outcome.pages:,} page{'' if outcome.pages == 1 else 's'}"
+    seconds = ((outcome.finished_at or datetime.now(UTC)) - outcome.started_at).total_seconds()
     rate = f", {outcome.distinct_read / seconds:,.0f}/s" if seconds > 1 else ""
     again = f", pass {outcome.passes}" if outcome.passes > 1 else ""
-    return f"{outcome.distinct_read:,}{of} rows, {outcome.pages:,} pages{rate}{again}"
+    return f"{outcome.distinct_read:,}{of} rows, {pages}{rate}{again}"
 
 
 def _waiting(reading: Reading) -> str:

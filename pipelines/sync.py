@@ -32,6 +32,7 @@ from pipelines.publish import (
 )
 from pipelines.settings import VENDOR_NAMES, VENDORS, Settings, SettingsError, setting_name
 from sources import getscreen, posthog, screendesk
+from sources._errors import WrongSetting
 from sources._reading import Reading
 from sources._schema import Table
 from sources._settings import SourceSettings
@@ -91,11 +92,12 @@ def sync(
         What the run came to; `exit_code` as in DESIGN §9.
 
     Raises:
-        SettingsError: the warehouse belongs to another account. Nothing was touched.
+        SettingsError: a setting cannot be used, or the warehouse belongs to another account. Nothing was touched.
         LockHeld: another run is at work. Nothing was touched.
         PublishError: the warehouse folder cannot be used.
         Interrupted: a signal asked the run to stop. Safe to run again.
     """
+    refuse_unusable_settings([settings.sources[v] for v in vendors])
     warehouse = Warehouse(settings.warehouse_dir)
     with run_lock(warehouse.lock_file):
         refuse_other_account(warehouse, [settings.sources[v] for v in vendors])
@@ -127,6 +129,19 @@ def sync(
             run.close("interrupted")
             raise
         return result
+
+
+def refuse_unusable_settings(sources: Sequence[SourceSettings]) -> None:
+    """Stop before anything is touched where an address or a token can never work.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    for source in sources:
+        try:
+            SOURCES[source.vendor].open_client(source)
+        except WrongSetting as error:
+            raise SettingsError(error.message) from None
 
 
 def refuse_other_account(warehouse: Warehouse, sources: Sequence[SourceSettings]) -> None:

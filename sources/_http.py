@@ -79,12 +79,16 @@ _E = TypeVar("_E", bound=ApiError)
 
 
 class ApiClient:
-    """Reads one vendor's API. Construction does no I/O; use it as an async context manager, in one event loop."""
+    """Reads one vendor's API. Construction does no I/O; use it as an async context manager, in one event loop.
+
+    `vendor` is the section its settings are in, `name` what messages call it.
+    """
 
     def __init__(
         self,
         *,
         vendor: str,
+        name: str | None = None,
         base_url: str,
         credential: Credential,
         max_concurrency: int = 2,
@@ -101,8 +105,9 @@ class ApiClient:
         hints: Mapping[int, str] | None = None,
     ) -> None:
         self.vendor = vendor
+        self.name = name or vendor.capitalize()
         self.traffic = Traffic() if traffic is None else traffic
-        self._origin = Origin(vendor, base_url, credential)
+        self._origin = Origin(vendor, base_url, credential, self.name)
         self._redactor = self._origin.redactor
         self._setting = credential.setting
         self._retry = retry
@@ -382,7 +387,7 @@ class ApiClient:
         self._pacing.wake()
 
     def _error(self, kind: type[_E], text: str, **more: Any) -> _E:
-        return kind(self.vendor, self._redactor.text(f"{self.vendor.capitalize()} {text}"), **more)
+        return kind(self.vendor, self._redactor.text(f"{self.name} {text}"), **more)
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is not None:

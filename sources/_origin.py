@@ -38,8 +38,9 @@ class Origin(httpx.Auth):
     port are the configured ones.
     """
 
-    def __init__(self, vendor: str, base_url: str, credential: Credential) -> None:
+    def __init__(self, vendor: str, base_url: str, credential: Credential, name: str) -> None:
         self._vendor = vendor
+        self._name = name
         self.redactor = Redactor([credential.value])
         self.setting = f"sources.{vendor}.base_url"
         self.base = self._checked_base(base_url)
@@ -70,14 +71,14 @@ class Origin(httpx.Auth):
         return url
 
     def _untrusted(self, place: str) -> UntrustedAddress:
-        text = f"{self._vendor.capitalize()} was to be asked at {place}, which is not its API: not done."
+        text = f"{self._name} was to be asked at {place}, which is not its API: not done."
         return UntrustedAddress(self._vendor, self.redactor.text(text))
 
     def _checked_base(self, base_url: str) -> str:
         """The base address without a final slash, if it is one a credential may be sent to."""
         trouble = _trouble_with(base_url)
         if trouble:
-            text = f"{self._vendor.capitalize()} cannot be asked: {named(self.setting)} {trouble}."
+            text = f"{self._name} cannot be asked: {named(self.setting)} {trouble}."
             raise WrongSetting(self._vendor, text, setting=named(self.setting))
         return str(httpx.URL(base_url)).rstrip("/")
 
@@ -86,7 +87,7 @@ class Origin(httpx.Auth):
         if not re.fullmatch(r"[\x21-\x7e]+( [\x21-\x7e]+)*", credential.value.removeprefix("Bearer ")):
             setting = named(credential.setting)
             text = (
-                f"{self._vendor.capitalize()} cannot be asked: {setting} is empty, or holds a line break, a space at "
+                f"{self._name} cannot be asked: {setting} is empty, or holds a line break, a space at "
                 "its end or a character that is not plain ASCII. Copy it again."
             )
             raise WrongSetting(self._vendor, text, setting=setting)

@@ -6,12 +6,14 @@ does not advance is ended as well, with a page that says so.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sources._http import ApiClient, BadReply, Traffic, query_of
 
+_DIGITS: Final = re.compile(r"[0-9]{1,18}")
 MOST_PAGES: Final = 1_000_000
 """Pages after which a list counts as endless."""
 
@@ -33,13 +35,13 @@ class ListPage:
     problem: str = ""
 
 
-Walk = Callable[[Traffic], AsyncIterator[ListPage]]
+Walk = Callable[[Traffic], AsyncGenerator[ListPage, None]]
 """Starts one pass over a list; requests are counted in the traffic given."""
 
 
 async def by_page_number(
     client: ApiClient, path: str, *, list_key: str, traffic: Traffic, params: Mapping[str, str | int] | None = None
-) -> AsyncIterator[ListPage]:
+) -> AsyncGenerator[ListPage, None]:
     """Walk a list by page number (Screendesk).
 
     The first page says how many there are; the others are fetched side by side. `next_page` is absent or null on the
@@ -53,7 +55,7 @@ async def by_page_number(
         return await client.get_list(path, {**(params or {}), "page": number}, list_key=list_key, traffic=traffic)
 
     first = await fetch(1)
-    last = _last_page(client, first)
+    last = _last_page(_pagination(client, first)) or 1
     number, reply, guard = 1, first, _Guard()
     ahead = _Ahead(fetch, 2, last, client)
     try:
@@ -63,8 +65,9 @@ async def by_page_number(
                 yield ListPage([], None, in_place=False, problem=stuck)
                 return
             yield _numbered_page(records, pagination, number)
-            more = _integer(pagination.get("next_page"))
-            if not records or (number >= last and (more is None or more <= number)):
+            more, end = _integer(pagination.get("next_page")), _last_page(pagination)
+            # this page's word for where the list ends: rows may have gone since the first page was sent
+            if not records or (number >= (last if end is None else end) and (more is None or more <= number)):
                 return
             number += 1
             last = max(last, number)
@@ -91,7 +94,7 @@ def _numbered_page(records: list[Any], pagination: dict[str, Any], number: int) 
 
 async def by_next_offset(
     client: ApiClient, path: str, *, list_key: str, limit: int, traffic: Traffic
-) -> AsyncIterator[ListPage]:
+) -> AsyncGenerator[ListPage, None]:
     """Walk a list by limit and offset, with an absolute `next` (PostHog).
 
     `next` is used for its query alone: it tells the step the server really makes, and that there is more.
@@ -131,7 +134,7 @@ async def by_next_offset(
 
 async def by_total(
     client: ApiClient, path: str, *, list_key: str, limit: int, params: Mapping[str, str | int], traffic: Traffic
-) -> AsyncIterator[ListPage]:
+) -> AsyncGenerator[ListPage, None]:
     """Walk a list by offset and limit up to its `total` (Getscreen.me).
 
     The offset advances by what came back, not by the limit, which the vendor may clamp.
@@ -216,10 +219,9 @@ def _pagination(client: ApiClient, reply: dict[str, Any]) -> dict[str, Any]:
     return pagination
 
 
-def _last_page(client: ApiClient, reply: dict[str, Any]) -> int:
-    pagination = _pagination(client, reply)
+def _last_page(pagination: dict[str, Any]) -> int | None:
     last = _integer(pagination.get("last_page"))
-    return last if last is not None else _integer(pagination.get("pages")) or 1
+    return _integer(pagination.get("pages")) if last is None else last
 
 
 def _next_offset(reply: dict[str, Any]) -> int | None:
@@ -232,6 +234,6 @@ def _next_offset(reply: dict[str, Any]) -> int | None:
 def _integer(value: Any) -> int | None:
     if type(value) is int:
         return value
-    if type(value) is str and value.isascii() and value.isdigit():
+    if type(value) is str and _DIGITS.fullmatch(value):
         return int(value)
     return None

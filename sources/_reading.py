@@ -44,6 +44,7 @@ class Feed:
     quarantined: list[Quarantined] = field(default_factory=list)
     finished: bool = False
     _held: Slice | None = None
+    _task: "asyncio.Task[None] | None" = None
     _release: Callable[[], object] = field(default=lambda: None)
 
     def next_slice(self) -> Iterator[dict[str, pa.Table]]:
@@ -159,10 +160,14 @@ class Reading:
     def stop(self) -> None:
         """Stop reading at the next request; what was handed out stays valid."""
         self._stop.set()
-        loop = self._loop
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop may just have ended by itself
-                loop.call_soon_threadsafe(self._cancel_all)
+        if self._loop is not None:
+            _call(self._loop, self._cancel_all)
+
+    def leave(self, feed: Feed) -> None:
+        """Stop reading one table, which nobody takes from any more; the reading ends with the last of them."""
+        task = feed._task  # noqa: SLF001 - a feed and its reading are one mechanism
+        if task is not None and self._loop is not None:
+            _call(self._loop, task.cancel)
 
     def _cancel_all(self) -> None:
         for task in asyncio.all_tasks(self._loop):
@@ -172,8 +177,11 @@ class Reading:
         try:
             asyncio.run(self._read())
         except BaseException as error:  # noqa: BLE001 - whatever it was is raised again where the loader waits
+            cause: BaseException = error
+            while isinstance(cause, BaseExceptionGroup):
+                cause = cause.exceptions[0]
             for feed in self.feeds.values():
-                feed.slices.put(ReadingStopped() if isinstance(error, asyncio.CancelledError) else error)
+                feed.slices.put(ReadingStopped() if isinstance(cause, asyncio.CancelledError) else cause)
 
     async def _read(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -197,6 +205,7 @@ class Reading:
         feed = self.feeds[plan.table.name]
         loop, room = asyncio.get_running_loop(), asyncio.Semaphore(WAITING_BATCHES)
         feed._release = lambda: _call(loop, room.release)  # noqa: SLF001 - a feed and its reading are one mechanism
+        feed._task = asyncio.current_task()  # noqa: SLF001
         sweep = Sweep(
             plan,
             self._known.get(plan.table.qualified_name, {}),
@@ -205,12 +214,13 @@ class Reading:
             clock=self._clock,
         )
         feed.outcome = sweep.outcome
-        async for piece in sweep.slices():
-            await room.acquire()
-            feed.slices.put(piece)
+        async with contextlib.aclosing(sweep.slices()) as pieces:
+            async for piece in pieces:
+                await room.acquire()
+                feed.slices.put(piece)
         feed.slices.put(None)
 
 
-def _call(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
+def _call(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
     with contextlib.suppress(RuntimeError):  # the reading may have ended since
         loop.call_soon_threadsafe(what)

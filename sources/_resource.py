@@ -1,15 +1,34 @@
-"""Declared tables as dlt resources: Arrow in, merge by key, children following their parent exactly."""
+"""Declared tables as dlt resources: Arrow in, merge by key, children following their parent exactly.
 
+A record that is written takes all its old list items away first. Which records those are is told by the staged items
+alone, so it holds with any loader, in any order: a record without items is staged with one mark in their place, a row
+at position -1, which is never merged.
+"""
+
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import dlt
 import pyarrow as pa
+import pyarrow.compute as pc
 from dlt.extract import DltResource, DltSource
 from dlt.extract.items import DataItemWithMeta
 
 from sources._reading import Feed, Reading
-from sources._schema import ChildTable, Table, Type, arrow_schema, every_table, required_columns, stored_columns
+from sources._schema import (
+    LIST_INDEX,
+    ChildTable,
+    Table,
+    Type,
+    arrow_schema,
+    every_table,
+    required_columns,
+    stored_columns,
+)
+from sources._tables import Key
+
+log = logging.getLogger("deskhouse.read")
 
 _DLT_TYPE = {
     Type.TEXT: "text",
@@ -21,50 +40,87 @@ _DLT_TYPE = {
 }
 
 
-def feed_resource(reading: Reading, feed: Feed, *, one_slice: bool) -> DltResource:
-    """A root table and its children as they are read.
-
-    Args:
-        reading: the vendor being read; started when the resource is.
-        feed: the table's slices.
-        one_slice: end after one slice, so that each slice is a load of its own; else go on to the table's end.
-    """
-
-    def rows() -> Iterator[DataItemWithMeta]:
-        reading.start()
-        yield from _marked(feed.table, {}, with_hints=True)
-        while True:
-            for tables in feed.next_slice():
-                yield from _marked(feed.table, tables, with_hints=False)
-            if one_slice:
-                return
-            if feed.finished:
-                if feed.outcome.error is not None:
-                    raise feed.outcome.error
-                return
-
-    return dlt.resource(rows, name=feed.table.name, max_table_nesting=0)
+class Incomplete(Exception):
+    """A table could not be read whole, and why. Nothing of it is loaded."""
 
 
 def slice_source(reading: Reading) -> DltSource:
-    """The next slice of every table of a vendor that is being read."""
+    """The next slice of every table of a vendor that is being read, to be loaded in one transaction."""
+
+    def rows(feed: Feed) -> Iterator[DataItemWithMeta]:
+        yield from _declared(feed.table)
+        for tables in feed.next_slice():
+            yield from _marked(feed.table, tables)
 
     @dlt.source(name=reading.vendor, max_table_nesting=0)
     def vendor_slice() -> Iterator[DltResource]:
         for feed in reading.feeds.values():
-            yield feed_resource(reading, feed, one_slice=True)
+            yield dlt.resource(rows, name=feed.table.name, max_table_nesting=0)(feed)
 
     return vendor_slice()
 
 
-def _marked(table: Table, tables: dict[str, pa.Table], *, with_hints: bool) -> Iterator[DataItemWithMeta]:
-    """Arrow tables marked with the dlt table they go to; empty ones, with all hints, where none are given."""
+def whole_tables(reading: Reading) -> Iterator[DltResource]:
+    """Every table of a vendor from beginning to end, for one load by any pipeline; started when first taken from."""
+    begun: set[str] = set()
+
+    def rows(feed: Feed) -> Iterator[DataItemWithMeta]:
+        if feed.table.name in begun:
+            raise RuntimeError(f"The source of {reading.vendor} was read already; make a new one for each run.")
+        begun.add(feed.table.name)
+        reading.start()
+        try:
+            yield from _declared(feed.table)
+            seen: set[Key] = set()
+            while not feed.finished:
+                for tables in feed.next_slice():
+                    yield from _marked(feed.table, _first_versions(feed.table, tables, seen))
+        finally:
+            reading.leave(feed)
+        outcome = feed.outcome
+        if outcome.error is not None:
+            raise outcome.error
+        if not outcome.complete:
+            raise Incomplete(f"{feed.table.qualified_name} was not loaded: {outcome.reason}.")
+        if outcome.quarantined:
+            log.warning("%s: %d records without usable key left out", feed.table.qualified_name, outcome.quarantined)
+
+    for feed in reading.feeds.values():
+        yield dlt.resource(rows, name=feed.table.name, max_table_nesting=0)(feed)
+
+
+def _first_versions(table: Table, tables: dict[str, pa.Table], seen: set[Key]) -> dict[str, pa.Table]:
+    """Without records that `seen` holds: one load would mix the items of two versions. The next run has the newer."""
+    keys = tables[table.name][table.key].to_pylist()
+    again = pa.array([key for key in keys if key in seen], table.key_column.type.arrow)
+    seen.update(keys)
+    if not len(again):
+        return tables
+    owners = {table.name: table.key, **{child.name: child.parent_key for child in table.children}}
+    return {name: rows.filter(pc.invert(pc.is_in(rows[owners[name]], again))) for name, rows in tables.items()}
+
+
+def _declared(table: Table) -> Iterator[DataItemWithMeta]:
+    """Empty Arrow tables with all hints: each table exists, and is merged, whether it has rows or not."""
     for name, child in every_table(table):
-        if with_hints:
-            empty = arrow_schema(table, child).empty_table()
-            yield dlt.mark.with_hints(empty, _hints(table, name, child), create_table_variant=True)
-        else:
-            yield dlt.mark.with_table_name(tables[name], name)
+        empty = arrow_schema(table, child).empty_table()
+        yield dlt.mark.with_hints(empty, _hints(table, name, child), create_table_variant=True)
+
+
+def _marked(table: Table, tables: dict[str, pa.Table]) -> Iterator[DataItemWithMeta]:
+    """Arrow tables with the name of the dlt table they go to, and a mark for each list without items."""
+    for name, child in every_table(table):
+        rows = tables[name]
+        if child is not None:
+            rows = pa.concat_tables([rows, _marks(table, child, tables[table.name][table.key], rows)])
+        yield dlt.mark.with_table_name(rows, name)
+
+
+def _marks(table: Table, child: ChildTable, keys: pa.ChunkedArray, items: pa.Table) -> pa.Table:
+    schema = arrow_schema(table, child)
+    bare = keys.filter(pc.invert(pc.is_in(keys, items[child.parent_key])))
+    values = {child.parent_key: bare, LIST_INDEX.name: pa.array([-1] * len(bare), pa.int64())}
+    return pa.table([values.get(f.name, pa.nulls(len(bare), f.type)) for f in schema], schema=schema)
 
 
 def _hints(table: Table, name: str, child: ChildTable | None) -> Any:
@@ -72,10 +128,8 @@ def _hints(table: Table, name: str, child: ChildTable | None) -> Any:
     key: str | list[str] = table.key
     if child is not None:
         key = [child.parent_key, "_dlt_list_idx"]
-        # a parent that is written takes all its old items away, so a list that shrank or emptied leaves none behind;
-        # the loader merges parent and children in one transaction, with the parent's new rows still in staging
-        staged = f'SELECT "{table.key}" FROM "{table.schema}_staging"."{table.name}"'
-        disposition["destination_scope"] = f'"{child.parent_key}" IN ({staged})'
+        disposition["destination_scope"] = f"{child.parent_key} IN (SELECT {child.parent_key} FROM {{staging_table}})"
+        disposition["source_filter"] = f"{LIST_INDEX.name} >= 0"
     required = required_columns(table, child)
     columns: dict[str, dict[str, Any]] = {
         c.name: {

@@ -8,7 +8,8 @@ vendor's "no such record" alone marks a row as gone.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -130,46 +131,53 @@ class Sweep:
         self._ever_seen: set[Key] = set()
         self.outcome = Outcome(plan.table, clock())
 
-    async def slices(self) -> AsyncIterator[Slice]:
+    async def slices(self) -> AsyncGenerator[Slice, None]:
         """Read the table; `outcome` is final when this ends. Vendor errors end the reading and are kept there."""
         try:
-            async for piece in self._passes():
-                yield piece
+            async with aclosing(self._passes()) as pieces:
+                async for piece in pieces:
+                    yield piece
         except ApiError as error:
             self.outcome.error, self.outcome.reason = error, error.message
         except TooMuchQuarantine as error:
             self.outcome.reason = str(error)
         self.outcome.finished_at = self._clock()
 
-    async def _passes(self) -> AsyncIterator[Slice]:
+    async def _passes(self) -> AsyncGenerator[Slice, None]:
         outcome = self.outcome
         problem, seen = "", _Pass()
         for _ in range(MOST_PASSES):
             outcome.passes += 1
             seen = _Pass()
-            async for piece in self._one_pass(seen):
-                yield piece
+            async with aclosing(self._one_pass(seen)) as pieces:
+                async for piece in pieces:
+                    yield piece
             problem = seen.problem()
             if not problem:
                 break
-        outcome.complete, outcome.reason = not problem, problem and f"after {outcome.passes} passes: {problem}"
-        if outcome.complete:
-            # rows that only an earlier, unclean pass showed may be gone by now
-            outcome.distinct_read = len(seen.keys)
-            outcome.unchanged = len(seen.keys - self._written)
-            async for piece in self._settle_vanished(seen.keys):
+        if problem:
+            outcome.reason = f"after {outcome.passes} passes: {problem}"
+            return
+        # rows that only an earlier, unclean pass showed may be gone by now
+        outcome.distinct_read = len(seen.keys)
+        outcome.unchanged = len(seen.keys - self._written)
+        async with aclosing(self._settle_vanished(seen.keys)) as pieces:
+            async for piece in pieces:
                 yield piece
+        outcome.complete = not outcome.reason
 
-    async def _one_pass(self, seen: "_Pass") -> AsyncIterator[Slice]:
-        async for page in self._plan.walk(self.outcome.traffic):
-            self.outcome.pages += 1
-            if page.count is not None:
-                self.outcome.vendor_count = page.count
-            seen.add(page)
-            async for piece in self._compare(page.records, seen):
-                yield piece
+    async def _one_pass(self, seen: "_Pass") -> AsyncGenerator[Slice, None]:
+        async with aclosing(self._plan.walk(self.outcome.traffic)) as pages:
+            async for page in pages:
+                self.outcome.pages += 1
+                if page.count is not None:
+                    self.outcome.vendor_count = page.count
+                seen.add(page)
+                async with aclosing(self._compare(page.records, seen)) as pieces:
+                    async for piece in pieces:
+                        yield piece
 
-    async def _compare(self, records: list[Any], seen: "_Pass") -> AsyncIterator[Slice]:
+    async def _compare(self, records: list[Any], seen: "_Pass") -> AsyncGenerator[Slice, None]:
         """Hand on what differs from the warehouse."""
         outcome = self.outcome
         page = self._converter.read(records)
@@ -179,7 +187,8 @@ class Sweep:
                 f"({page.quarantined[0].reason}): the vendor's format changed; nothing of that page was loaded"
             )
         seen.keys.update(page.keys)
-        seen.quarantined += len(page.quarantined)
+        # the same record met on two pages is one; twice on one page, it is two
+        seen.quarantined |= Counter(q.digest for q in page.quarantined)
         self._ever_seen.update(page.keys)
         outcome.distinct_read = len(self._ever_seen)
         poison = [q for q in page.quarantined if q.digest not in self._quarantined]
@@ -192,16 +201,18 @@ class Sweep:
         for key in doubtful:
             answer = await self._plan.ask(key, outcome.traffic)
             if isinstance(answer, dict):
-                for piece in self._replacement(key, answer):
-                    yield piece
-        outcome.unchanged = len(self._ever_seen - self._written)
+                truth = self._converter.read([answer])
+                if truth.keys != [key]:
+                    seen.unsettled += 1
+                elif self._differs(truth):
+                    yield self._piece(truth, [0], [])
+        # every row written so far was seen
+        outcome.unchanged = len(self._ever_seen) - len(self._written)
 
-    def _replacement(self, key: Key, record: dict[str, Any]) -> Iterator[Slice]:
-        """The record the vendor gave when asked for `key`, handed on if it differs from the stored row."""
-        truth = self._converter.read([record])
-        known = self._known[key]
-        if truth.keys == [key] and (truth.hashes[0] != known.row_hash or known.deleted):
-            yield self._piece(truth, [0], [])
+    def _differs(self, truth: Page) -> bool:
+        """Whether the one record the vendor gave when asked for its key differs from the stored row."""
+        known = self._known[truth.keys[0]]
+        return truth.hashes[0] != known.row_hash or known.deleted
 
     def _changed(self, page: Page) -> tuple[list[int], list[Key]]:
         """Positions of new and changed rows, newest copy of each key; keys whose copy is older than the stored row."""
@@ -215,8 +226,7 @@ class Sweep:
             known, cursor = self._known.get(key), page.cursors[position]
             if known is not None and known.row_hash == page.hashes[position] and not known.deleted:
                 continue
-            older = known is not None and known.cursor is not None and (cursor is None or cursor < known.cursor)
-            if older:
+            if known is not None and known.cursor is not None and cursor is not None and cursor < known.cursor:
                 doubtful.append(key)
             else:
                 changed.append(position)
@@ -250,7 +260,7 @@ class Sweep:
                 past + ([self.outcome.newest_cursor] if self.outcome.newest_cursor else [])
             )
 
-    async def _settle_vanished(self, listed: set[Key]) -> AsyncIterator[Slice]:
+    async def _settle_vanished(self, listed: set[Key]) -> AsyncGenerator[Slice, None]:
         outcome = self.outcome
         live = [key for key, row in self._known.items() if not row.deleted]
         vanished = [key for key in live if key not in listed]
@@ -258,14 +268,12 @@ class Sweep:
             return
         rows, share = VANISHED_BRAKE
         if len(vanished) == len(live) or len(vanished) > max(rows, share * len(live)):
-            outcome.complete = False
             outcome.reason = (
                 f"{len(vanished)} of {len(live)} rows vanished at once; none was marked deleted. "
                 "If they were really deleted at the vendor, they will need a closer look"
             )
             return
         if not await self._plan.sees_everything(outcome.traffic):
-            outcome.complete = False
             outcome.reason = (
                 f"{len(vanished)} rows vanished, but the token may not see everything; none was marked deleted"
             )
@@ -277,8 +285,9 @@ class Sweep:
                 continue
             outcome.present_unlisted += 1
             if isinstance(answer, dict):
-                for piece in self._replacement(key, answer):
-                    yield piece
+                truth = self._converter.read([answer])
+                if truth.keys == [key] and self._differs(truth):
+                    yield self._piece(truth, [0], [])
 
 
 @dataclass
@@ -286,26 +295,32 @@ class _Pass:
     """What one pass showed."""
 
     keys: set[Key] = field(default_factory=set)
-    quarantined: int = 0
-    counts: Counter[int | None] = field(default_factory=Counter)
+    quarantined: Counter[str] = field(default_factory=Counter)
+    counts: set[int] = field(default_factory=set)
+    uncounted: bool = False
     misplaced: str = ""
+    unsettled: int = 0
 
     def add(self, page: ListPage) -> None:
         """Count a page in."""
-        self.counts[page.count] += 1
+        if page.count is None:
+            self.uncounted = True
+        else:
+            self.counts.add(page.count)
         self.misplaced = self.misplaced or page.problem
 
     def problem(self) -> str:
         """Why the pass is not clean; empty when it is."""
         if self.misplaced:
             return self.misplaced
-        if len(self.counts) != 1:
-            said = sorted(c for c in self.counts if c is not None)
-            return f"the vendor's count changed while the list was read ({said[0]} to {said[-1]})"
-        count = next(iter(self.counts))
-        if count is None:
+        if self.uncounted or not self.counts:
             return "the vendor sent no count, so nothing proves the list complete"
-        read = len(self.keys) + self.quarantined
+        if len(self.counts) != 1:
+            return f"the vendor's count changed while the list was read ({min(self.counts)} to {max(self.counts)})"
+        (count,) = self.counts
+        read = len(self.keys) + self.quarantined.total()
         if read != count:
             return f"the vendor counts {count} and {read} distinct records were read"
+        if self.unsettled:
+            return f"{self.unsettled} rows look older than those held, and asking for them gave other records"
         return ""

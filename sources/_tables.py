@@ -5,6 +5,7 @@ whatever fits no column kept in `_extra`; or in quarantine, with the reason, whe
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from sources._values import MISFIT, canonical, column_array, fit, normalise, tex
 
 Key = str | int
 
-_NEVER_STORED: Final = frozenset(
-    {"connecturl", "inviteurl", "invitecode", "permanenturl", "previewurl", "clientpreviewurl", "uploadtoken"}
-)
+# ends of member names, as `_folded` writes them; `client_preview_url` ends like `preview_url`
+_NEVER_STORED: Final = ("connecturl", "inviteurl", "invitecode", "permanenturl", "previewurl", "uploadtoken")
+_ADDRESS: Final = re.compile(r"\s*[^\s?#]*/[^\s?#]*[?#]")
 _LONGEST_KEY: Final = 512
+_DEEPEST: Final = 200
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _NO_OBJECT: Final[dict[str, Any]] = {}
 
 
@@ -131,8 +134,11 @@ class Converter:
         self._group = _Group.of((), table.columns, table.children, frozenset())
         self._items = [_Group.of((), child.columns, (), frozenset()) for child in table.children]
         self._salt = table.fingerprint.encode()
-        declared = [c.path for c in table.columns] + [c.path for c in table.children]
-        self._declared = {".".join(path[:depth]) for path in declared for depth in range(1, len(path) + 1)}
+        self._dropped = frozenset(map(_folded, table.never_stored))
+        self._declared = _with_prefixes([*(c.path for c in table.columns), *(c.path for c in table.children)])
+        self._declared_items = [
+            _with_prefixes([("value",), *(c.path for c in child.columns)]) for child in table.children
+        ]
 
     def read(self, records: Iterable[Any]) -> Page:
         """Read a page: split off what has no usable key, pick the declared values, hash the content."""
@@ -146,8 +152,11 @@ class Converter:
             else:
                 rows.append(self._prepare(record) if self._prepare else record)
                 keys.append(key)
-        picked = self._pick(self._group, rows, len(self.table.columns), self.table.children, self.table.never_stored)
+        picked = self._pick(self._group, rows, len(self.table.columns), len(self.table.children))
         for index, column in enumerate(self.table.columns):
+            values = picked.values[index]
+            if not _SCALARS.issuperset(map(type, values)):
+                picked.values[index] = [v if type(v) in _SCALARS else self._scrub(v, column.path) for v in values]
             if column.form is not Form.PLAIN:
                 picked.values[index] = [normalise(column, v) for v in picked.values[index]]
         self._settle_lists(picked)
@@ -157,7 +166,7 @@ class Converter:
         """See `Page.take`."""
         table, picked, drift = self.table, page.picked, Counter[Drift]()
         extra = [dict(picked.extra[i]) for i in positions]
-        self._note_new_fields(table.qualified_name, extra, drift)
+        _note_fields(table.qualified_name, self._declared, extra, drift)
         arrays = self._arrays(
             table.qualified_name, table.columns, [[v[i] for i in positions] for v in picked.values], extra, drift
         )
@@ -194,36 +203,25 @@ class Converter:
             return None, f"{column.name} is longer than {_LONGEST_KEY} characters, or not valid text"
         return stored, ""
 
-    def _pick(
-        self,
-        group: _Group,
-        objects: list[dict[str, Any]],
-        width: int,
-        children: Sequence[ChildTable],
-        never_stored: Sequence[str] = (),
-    ) -> _Picked:
-        n = len(objects)
-        picked = _Picked([[]] * width, [[]] * len(children), [_NO_OBJECT] * n)
-        self._pick_group(group, objects, picked, never_stored)
+    def _pick(self, group: _Group, objects: list[dict[str, Any]], width: int, lists: int) -> _Picked:
+        picked = _Picked([[]] * width, [[]] * lists, [_NO_OBJECT] * len(objects))
+        self._pick_group(group, objects, picked)
         return picked
 
-    def _pick_group(
-        self, group: _Group, objects: list[dict[str, Any]], picked: _Picked, never_stored: Sequence[str]
-    ) -> None:
+    def _pick_group(self, group: _Group, objects: list[dict[str, Any]], picked: _Picked) -> None:
         for name, index in group.columns:
             picked.values[index] = [o.get(name) for o in objects]
         for name, index in group.lists:
             picked.lists[index] = [o.get(name) for o in objects]
         for name, inner in group.objects:
             self._pick_group(
-                inner, [self._inner_object(o, name, inner, picked, i) for i, o in enumerate(objects)], picked, ()
+                inner, [self._inner_object(o, name, inner, picked, i) for i, o in enumerate(objects)], picked
             )
         for i, o in enumerate(objects):
             if not o.keys() <= group.members:
-                unknown = {n: v for n, v in o.items() if n not in group.members and n not in never_stored}
-                for name, value in unknown.items():
-                    if not _is_never_stored(name):
-                        _put(picked.extra, i, (*group.path, name), scrub(value, name))
+                unknown = {n: v for n, v in o.items() if n not in group.members}
+                for name, value in self._scrub(unknown, group.path).items():
+                    _put(picked.extra, i, (*group.path, name), value)
 
     def _inner_object(
         self, outer: dict[str, Any], name: str, inner: _Group, picked: _Picked, row: int
@@ -232,7 +230,7 @@ class Converter:
         if type(value) is dict:
             return value
         if value is not None and value not in self.table.empty_objects:
-            _put(picked.extra, row, inner.path, scrub(value, name))
+            _put(picked.extra, row, inner.path, self._scrub(value, inner.path))
         return _NO_OBJECT
 
     def _settle_lists(self, picked: _Picked) -> None:
@@ -246,13 +244,11 @@ class Converter:
                 if type(value) is dict and child.single_object:
                     lists[i] = [value]
                 elif value is not None and value not in self.table.empty_objects:
-                    _put(picked.extra, i, child.path, scrub(value, child.path[-1]))
+                    _put(picked.extra, i, child.path, self._scrub(value, child.path))
 
     def _hashes(self, picked: _Picked) -> list[str]:
         lists = [
-            lists
-            if child.plain_values or _known_members_only(group, lists)
-            else [scrub(v, child.path[-1]) for v in lists]
+            [v if _is_plain(group, v) else self._scrub(v, child.path) for v in lists]
             for child, group, lists in zip(self.table.children, self._items, picked.lists, strict=True)
         ]
         return [
@@ -280,7 +276,7 @@ class Converter:
         for column, column_values in zip(columns, values, strict=True):
             array, misfits = column_array(column, column_values)
             for i in misfits:
-                _put(extra, i, column.path, scrub(column_values[i], column.path[-1]))
+                _put(extra, i, column.path, self._scrub(column_values[i], column.path))
                 drift[Drift(table, ".".join(column.path), "other type", _json_type(column_values[i]))] += 1
             arrays.append(array)
         return arrays
@@ -294,12 +290,12 @@ class Converter:
             picked = _Picked([items], [], [_NO_OBJECT] * len(items))
         else:
             picked = self._pick(
-                self._items[index], [i if type(i) is dict else _NO_OBJECT for i in items], len(child.columns), ()
+                self._items[index], [i if type(i) is dict else _NO_OBJECT for i in items], len(child.columns), 0
             )
             for i, item in enumerate(items):
                 if type(item) is not dict and item is not None:
-                    _put(picked.extra, i, ("value",), scrub(item, child.path[-1]))
-        self._note_new_fields(name, picked.extra, drift)
+                    _put(picked.extra, i, ("value",), self._scrub(item, child.path))
+        _note_fields(name, self._declared_items[index], picked.extra, drift)
         arrays = self._arrays(name, child.columns, picked.values, picked.extra, drift)
         owner_values = [owner for owner, values in zip(owners, lists, strict=True) for _ in values]
         positions = [i for values in lists for i in range(len(values))]
@@ -311,56 +307,89 @@ class Converter:
         ]
         return pa.Table.from_arrays(arrays, schema=arrow_schema(self.table, child))
 
-    def _note_new_fields(self, table: str, extra: list[dict[str, Any]], drift: Counter[Drift]) -> None:
-        for fields in extra:
-            for path, value in fields.items():
-                kind = "other type" if path in self._declared else "new field"
-                drift[Drift(table, path, kind, _json_type(value))] += 1
-
     def _raw(self, record: Any) -> str:
-        if type(record) is dict:
-            record = {k: v for k, v in record.items() if k not in self.table.never_stored}
-        return canonical(scrub(record, "")).decode()
+        return canonical(self._scrub(record, ())).decode()
+
+    def _scrub(self, value: Any, path: Sequence[str]) -> Any:
+        return _scrub(value, self._dropped, in_video=any(map(_names_video, path)))
 
 
-def scrub(value: Any, name: str) -> Any:
+def _scrub(value: Any, dropped: frozenset[str], *, in_video: bool, depth: int = 0) -> Any:
     """A value from outside the declared columns, without what must never be stored.
 
     Args:
-        value: any JSON value; `name` is the member it was found under.
-        name: decides whether text is a video address, which loses its query.
+        value: any JSON value.
+        dropped: members, folded, that this vendor's records must lose besides live-access links.
+        in_video: whether it was found under a member named for a video: addresses lose their query.
+        depth: how deep inside a value this is. Only a hostile value goes past the limit, and is cut off there.
 
     Returns:
         A copy without live-access links at any depth, signed video queries and U+0000.
     """
+    if depth > _DEEPEST:
+        return f"(cut off: nested more than {_DEEPEST} deep)"
     if type(value) is dict:
-        return {text(k): scrub(v, k) for k, v in value.items() if not _is_never_stored(k)}
+        kept: dict[str, Any] = {}
+        # sorted, so that names alike but for U+0000 are told apart in the same way each time
+        for name, inner in sorted(value.items()):
+            folded = _folded(name)
+            if not folded.endswith(_NEVER_STORED) and (in_video or folded not in dropped):
+                video = in_video or _names_video(name)
+                kept[_free(kept, text(name))] = _scrub(inner, dropped, in_video=video, depth=depth + 1)
+        return kept
     if type(value) is list:
-        return [scrub(v, name) for v in value]
+        return [_scrub(v, dropped, in_video=in_video, depth=depth + 1) for v in value]
     if type(value) is str:
-        value = text(value)
-        return without_query(value) if "video" in name.lower() and value.startswith(("http://", "https://")) else value
+        return without_query(text(value)) if in_video and _ADDRESS.match(value) else text(value)
     return value
 
 
-def _is_never_stored(name: str) -> bool:
-    return name.replace("_", "").replace("-", "").lower() in _NEVER_STORED
+def _folded(name: str) -> str:
+    """A member's name without case, separators and plural."""
+    return re.sub(r"[\W_]", "", name).lower().removesuffix("s")
+
+
+def _names_video(name: str) -> bool:
+    return "video" in name.lower()
+
+
+def _free(taken: dict[str, Any], name: str) -> str:
+    """`name`, or with a number behind it where another member is written the same: `a.b` may be one name or two."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    return free
 
 
 def _put(extra: list[dict[str, Any]], row: int, path: tuple[str, ...], value: Any) -> None:
     if extra[row] is _NO_OBJECT:
         extra[row] = {}
-    extra[row][text(".".join(path))] = value
+    extra[row][_free(extra[row], text(".".join(path)))] = value
 
 
-def _known_members_only(group: _Group, lists: list[list[Any]]) -> bool:
-    return all(
-        type(item) is dict
-        and item.keys() <= group.members
-        and not any(type(item.get(n)) is dict for n, _ in group.objects)
-        for items in lists
-        for item in items
-    )
+def _note_fields(table: str, declared: frozenset[str], extra: list[dict[str, Any]], drift: Counter[Drift]) -> None:
+    for fields in extra:
+        for path, value in fields.items():
+            kind = "other type" if path in declared else "new field"
+            drift[Drift(table, path, kind, _json_type(value))] += 1
+
+
+def _with_prefixes(paths: Iterable[tuple[str, ...]]) -> frozenset[str]:
+    return frozenset(".".join(path[:depth]) for path in paths for depth in range(1, len(path) + 1))
+
+
+def _is_plain(group: _Group, items: list[Any]) -> bool:
+    """Whether all items are objects with declared members alone and no object or list where a value is declared."""
+    for item in items:
+        if type(item) is not dict or not item.keys() <= group.members:
+            return False
+        if not _SCALARS.issuperset(map(type, item.values())):
+            objects = dict(group.objects)
+            inner = [(n, v) for n, v in item.items() if type(v) not in _SCALARS]
+            if not all(n in objects and _is_plain(objects[n], [v]) for n, v in inner):
+                return False
+    return True
 
 
 def _json_array(extra: list[dict[str, Any]]) -> pa.Array:

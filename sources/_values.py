@@ -5,6 +5,7 @@
 """
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -21,6 +22,9 @@ MISFIT: Final = object()
 _EARLIEST = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
 _LATEST = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 _INT64 = range(-(2**63), 2**63)
+_MICROSECOND = 1_000_000
+_DIGITS = re.compile(r"0|[1-9][0-9]{0,18}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ABSENT = type(None)
 _EXPECTED: dict[Type, frozenset[type]] = {
     Type.TEXT: frozenset({str, _ABSENT}),
@@ -48,7 +52,7 @@ def canonical(value: Any) -> bytes:
 def normalise(column: Column, value: Any) -> Any:
     """One form for values the vendor writes in several: ids as text, 0 for none, signed video addresses."""
     if column.form is Form.ID:
-        if type(value) is str and value.isascii() and value.isdigit():
+        if type(value) is str and _DIGITS.fullmatch(value):
             value = int(value)
         return None if value in (0, "") and type(value) is not bool else value
     if column.form is Form.UNIX_SECONDS:
@@ -81,18 +85,15 @@ def fit(column: Column, value: Any) -> Any:  # noqa: PLR0911 - one return per ty
         return MISFIT
     if column.type is Type.NUMBER:
         return float(value) if type(value) is float or _is_exact(value) else MISFIT
-    if value != value or int(value) != value:  # noqa: PLR0124 - NaN is the one value unequal to itself
+    if type(value) is float and not value.is_integer():
         return MISFIT
     return int(value) if int(value) in _INT64 else MISFIT
 
 
 def text(value: str) -> str:
     """Text as DuckDB can hold it: without U+0000, and with U+FFFD for a lone surrogate."""
-    return value.replace("\x00", "").encode("utf-8", "replace").decode() if not _is_clean(value) else value
-
-
-def _is_clean(value: str) -> bool:
-    return "\x00" not in value and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
+    value = value.replace("\x00", "")
+    return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
 
 
 def _is_exact(value: int) -> bool:
@@ -103,13 +104,15 @@ def _instant(column: Column, value: Any) -> Any:
     if column.form is Form.UNIX_SECONDS:
         if type(value) not in (int, float) or not _EARLIEST <= value <= _LATEST:
             return MISFIT
-        return datetime.fromtimestamp(value, UTC)
+        instant = datetime.fromtimestamp(value, UTC)
+        return instant if instant.timestamp() == value else MISFIT
     if type(value) is not str:
         return MISFIT
     try:
-        return pa.array([value]).cast(Type.TIMESTAMP.arrow)[0].as_py().astimezone(UTC)
-    except (pa.ArrowInvalid, UnicodeEncodeError, OverflowError, ValueError):
+        array = _parsed([value])
+    except (pa.ArrowInvalid, UnicodeEncodeError):
         return MISFIT
+    return MISFIT if array is None else array[0].as_py().astimezone(UTC)
 
 
 def column_array(column: Column, values: Sequence[Any]) -> tuple[pa.Array, list[int]]:
@@ -141,13 +144,20 @@ def _fast_instants(column: Column, values: Sequence[Any], types: set[type]) -> p
         if not types <= {int, _ABSENT}:
             return None
         seconds = pa.array(values, type=pa.int64())
-        bounds = pc.min_max(seconds)
-        if bounds["min"].is_valid and not _EARLIEST <= bounds["min"].as_py() <= bounds["max"].as_py() <= _LATEST:
-            return None
-        return pc.multiply(seconds, 1_000_000).cast(Type.TIMESTAMP.arrow)
-    if not types <= _EXPECTED[Type.TEXT]:
-        return None
-    return pa.array(values, type=pa.string()).cast(Type.TIMESTAMP.arrow)
+        return pc.multiply(seconds, _MICROSECOND).cast(Type.TIMESTAMP.arrow) if _within(seconds, 1) else None
+    return _parsed(values) if types <= _EXPECTED[Type.TEXT] else None
+
+
+def _parsed(values: Sequence[Any]) -> pa.Array | None:
+    """Text as instants, or None where one lies outside the years 1 to 9999, which Python could not read back."""
+    instants = pa.array(values, type=pa.string()).cast(Type.TIMESTAMP.arrow)
+    return instants if _within(instants.view(pa.int64()), _MICROSECOND) else None
+
+
+def _within(numbers: pa.Array, unit: int) -> bool:
+    bounds = pc.min_max(numbers)
+    low, high = bounds["min"].as_py(), bounds["max"].as_py()
+    return low is None or (_EARLIEST * unit <= low and high < (_LATEST + 1) * unit)
 
 
 def _holds_nul(array: pa.Array) -> bool:

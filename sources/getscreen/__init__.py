@@ -28,7 +28,7 @@ from dlt.extract import DltResource
 from sources._http import ApiClient, Credential, RecordMissing, RetryPolicy, Traffic
 from sources._pages import by_total
 from sources._reading import Reading
-from sources._resource import feed_resource
+from sources._resource import whole_tables
 from sources._settings import SourceSettings
 from sources._sweep import Answer, KnownRow, ListPlan, Presence
 from sources._tables import Key
@@ -47,7 +47,8 @@ def open_client(
 ) -> ApiClient:
     """A client for Getscreen.me; no request is made."""
     return ApiClient(
-        vendor="Getscreen.me",
+        vendor=VENDOR,
+        name="Getscreen.me",
         base_url=settings.base_url,
         credential=Credential("X-Api-Key", settings.secret, "sources.getscreen.api_key"),
         max_concurrency=settings.max_concurrency,
@@ -134,6 +135,4 @@ def getscreen(
         requests_per_second: requests started per second at most; 0 for no limit.
     """
     settings = SourceSettings(VENDOR, api_key, base_url, max_concurrency, requests_per_second)
-    reading = open_reading(settings, {})
-    for feed in reading.feeds.values():
-        yield feed_resource(reading, feed, one_slice=False)
+    yield from whole_tables(open_reading(settings, {}))

@@ -18,7 +18,8 @@ retired the product in mid 2026: a 404 on both says so.
 Key: personal API key with scope `desktop_recording:read`. Docs: https://posthog.com/docs/api
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from urllib.parse import quote
 
 import dlt
@@ -28,7 +29,7 @@ from dlt.extract import DltResource
 from sources._http import ApiClient, Credential, EndpointMissing, RecordMissing, RetryPolicy, Traffic
 from sources._pages import ListPage, by_next_offset
 from sources._reading import Reading
-from sources._resource import feed_resource
+from sources._resource import whole_tables
 from sources._settings import SourceSettings
 from sources._sweep import Answer, KnownRow, ListPlan, Presence
 from sources._tables import Key
@@ -57,21 +58,23 @@ class DesktopRecordings:
         self._paths = [f"/api/{prefix}/{project}/desktop_recordings/" for prefix in ("projects", "environments")]
         self._path = self._paths[0]
 
-    async def walk(self, traffic: Traffic) -> AsyncIterator[ListPage]:
+    async def walk(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
         """One pass over the list.
 
         Raises:
             ApiError: a page could not be had; EndpointMissing where no prefix knows the list.
         """
         try:
-            async for page in self._pages(traffic):
-                yield page
+            async with aclosing(self._pages(traffic)) as pages:
+                async for page in pages:
+                    yield page
         except EndpointMissing:
             if self._path == self._paths[-1]:
                 raise EndpointMissing(self._client.vendor, RETIRED, setting="sources.posthog.project_id") from None
             self._path = self._paths[-1]
-            async for page in self.walk(traffic):
-                yield page
+            async with aclosing(self.walk(traffic)) as pages:
+                async for page in pages:
+                    yield page
 
     async def ask(self, key: Key, traffic: Traffic) -> Answer:
         """One meeting by id."""
@@ -80,7 +83,7 @@ class DesktopRecordings:
         except RecordMissing:
             return Presence.GONE
 
-    def _pages(self, traffic: Traffic) -> AsyncIterator[ListPage]:
+    def _pages(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
         return by_next_offset(self._client, self._path, list_key="results", limit=self._page_limit, traffic=traffic)
 
 
@@ -91,7 +94,8 @@ def open_client(
 ) -> ApiClient:
     """A client for PostHog; no request is made."""
     return ApiClient(
-        vendor="PostHog",
+        vendor=VENDOR,
+        name="PostHog",
         base_url=settings.base_url,
         credential=Credential("Authorization", f"Bearer {settings.secret}", "sources.posthog.api_key"),
         max_concurrency=settings.max_concurrency,
@@ -127,13 +131,11 @@ async def probe(client: ApiClient, settings: SourceSettings) -> str:
     Raises:
         ApiError: it can see nothing, and why.
     """
-    async for page in DesktopRecordings(client, settings.project_id, page_limit=1).walk(Traffic()):
-        return (
-            f"sees {page.count:,} meetings in project {settings.project_id}"
-            if page.count is not None
-            else "sees meetings"
-        )
-    return "sees no meetings"
+    async with aclosing(DesktopRecordings(client, settings.project_id, page_limit=1).walk(Traffic())) as pages:
+        page = await anext(pages)
+    if page.count is None:
+        return "sees meetings"
+    return f"sees {page.count:,} meetings in project {settings.project_id}"
 
 
 @dlt.source(name=VENDOR, max_table_nesting=0)
@@ -156,6 +158,4 @@ def posthog(
     settings = SourceSettings(
         VENDOR, api_key, base_url, max_concurrency, requests_per_second, project_id=str(project_id)
     )
-    reading = open_reading(settings, {})
-    for feed in reading.feeds.values():
-        yield feed_resource(reading, feed, one_slice=False)
+    yield from whole_tables(open_reading(settings, {}))

@@ -27,7 +27,7 @@ from dlt.extract import DltResource
 from sources._http import ApiClient, Credential, RecordMissing, Refused, RetryPolicy, Traffic
 from sources._pages import by_page_number
 from sources._reading import Reading
-from sources._resource import feed_resource
+from sources._resource import whole_tables
 from sources._settings import SourceSettings
 from sources._sweep import Answer, KnownRow, ListPlan, Presence
 from sources._tables import Key
@@ -44,7 +44,8 @@ def open_client(
 ) -> ApiClient:
     """A client for Screendesk; no request is made."""
     return ApiClient(
-        vendor="Screendesk",
+        vendor=VENDOR,
+        name="Screendesk",
         base_url=settings.base_url,
         credential=Credential("Authorization", f"Bearer {settings.secret}", "sources.screendesk.api_token"),
         max_concurrency=settings.max_concurrency,
@@ -132,6 +133,4 @@ def screendesk(
         requests_per_second: requests started per second at most; 0 for no limit.
     """
     settings = SourceSettings(VENDOR, api_token, base_url, max_concurrency, requests_per_second)
-    reading = open_reading(settings, {})
-    for feed in reading.feeds.values():
-        yield feed_resource(reading, feed, one_slice=False)
+    yield from whole_tables(open_reading(settings, {}))

@@ -1,0 +1,405 @@
+"""What goes wrong outside: wrong tokens, wrong settings, vendors in trouble. The rest is loaded, and nothing is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from truth import ROOT_NAMES, Truth, check_ledger, query, writes
+
+from sandbox.faults import Fault
+from sandbox.posthog.account import PosthogSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Desk, Finished
+
+    from sandbox.server import SandboxServer
+    from sandbox.world import World
+
+    Serve = Callable[[World], SandboxServer]
+
+TOKENS = {
+    "screendesk": "SOURCES__SCREENDESK__API_TOKEN",
+    "getscreen": "SOURCES__GETSCREEN__API_KEY",
+    "posthog": "SOURCES__POSTHOG__API_KEY",
+}
+NAMES = {"screendesk": "Screendesk", "getscreen": "Getscreen.me", "posthog": "PostHog"}
+PATIENCE = 60.0
+
+
+def tables_of(vendor: str) -> set[str]:
+    return {name for name in ROOT_NAMES if name.startswith(vendor)}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder with its content's hash and its time of change."""
+    return {
+        str(path.relative_to(folder)): f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mtime_ns}"
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def latest_run(desk: Desk) -> str:
+    return str(query(desk.published, "SELECT max_by(run_id, started_at) FROM ops.runs")[0][0])
+
+
+def refused(finished: Finished, *said: str) -> None:
+    """The command was wrong or wrongly configured, and says what to change on a few lines."""
+    assert finished.code == 2, finished.output
+    assert finished.stdout == ""
+    for text in said:
+        assert text in finished.stderr, finished.stderr
+    assert len(finished.stderr.splitlines()) <= 12, finished.stderr
+
+
+# --- tokens
+
+
+@pytest.mark.parametrize("vendor", list(TOKENS))
+def test_a_wrong_token_names_its_setting_and_costs_only_its_vendor(vendor: str, sandboxed: Desk, world: World) -> None:
+    """One bad token that stops the other vendors, or a message that does not say which setting to fix."""
+    sandboxed.environment[TOKENS[vendor]] = "not-the-token"
+    finished = sandboxed.run("sync")
+    assert finished.code == 1, finished.output
+    lines = [line for line in finished.output.splitlines() if TOKENS[vendor] in line]
+    assert lines, finished.output
+    assert all(vendor in line.lower() and TOKENS[vendor].lower().replace("__", ".") in line for line in lines)
+    assert "not-the-token" not in finished.output
+    others = set(ROOT_NAMES) - tables_of(vendor)
+    assert not any(TOKENS[other] in finished.output for other in TOKENS if other != vendor)
+    Truth(world).check(sandboxed.published, tables=others)
+    check_ledger(sandboxed.published, world, latest_run(sandboxed), incomplete=tables_of(vendor))
+    # put right, the next run has everything
+    sandboxed.environment[TOKENS[vendor]] = getattr(world, vendor).token
+    run_id = sandboxed.sync().report["run_id"]
+    Truth(world).check(sandboxed.published)
+    check_ledger(sandboxed.published, world, run_id)
+
+
+@pytest.mark.parametrize("command", [["sync"], ["sync", "posthog"], ["check"]], ids=" ".join)
+def test_no_token_at_all_touches_nothing(command: list[str], desk: Desk) -> None:
+    """A first try without settings that leaves folders behind, or does not say how to go on."""
+    finished = desk.run(*command)
+    refused(finished, TOKENS["posthog"])
+    if command[-1] != "posthog":
+        refused(finished, "make demo", *TOKENS.values())
+    assert list(desk.cwd.rglob("*")) == []
+
+
+def test_a_vendor_without_token_is_skipped_and_named(sandboxed: Desk, world: World) -> None:
+    """A vendor that is left out in silence, or whose absence counts as failure."""
+    del sandboxed.environment[TOKENS["getscreen"]]
+    finished = sandboxed.run("sync")
+    assert finished.code == 0, finished.output
+    assert any(
+        "Getscreen.me" in x and "skipped" in x and TOKENS["getscreen"] in x for x in finished.output.splitlines()
+    )
+    others = set(ROOT_NAMES) - tables_of("getscreen")
+    Truth(world).check(sandboxed.published, tables=others)
+    check_ledger(sandboxed.published, world, latest_run(sandboxed), tables=others)
+    assert query(sandboxed.published, "SELECT count(*) FROM getscreen.connections") == [(0,)]
+    assert sandboxed.sync().report["skipped"] == ["getscreen"]
+
+
+def test_only_the_vendors_asked_for_are_read(sandboxed: Desk, world: World) -> None:
+    """`sync posthog` that reads, or marks as deleted, another vendor's rows."""
+    truth = Truth(world)
+    sandboxed.sync()
+    truth.check(sandboxed.published)
+    before = writes(sandboxed.published)
+    world.live_a_day()
+    world.requests.clear()
+    report = sandboxed.sync("posthog").report
+    assert {entry["table"] for entry in report["tables"]} == tables_of("posthog")
+    assert {entry.vendor for entry in world.requests.entries} == {"posthog"}
+    truth.check(sandboxed.published, tables=tables_of("posthog"))
+    after = writes(sandboxed.published)
+    assert {name for name in after if after[name] != before[name]} == {
+        "posthog._dlt_loads",
+        "posthog.desktop_recordings",
+    }
+
+
+def test_a_member_token_loads_its_recordings_and_says_that_users_are_missing(sandboxed: Desk, world: World) -> None:
+    """A token that may not list users: treated as none at all, or as if there were no users."""
+    world.screendesk.settings.role = "member"
+    finished = sandboxed.sync(code=1)
+    users = finished.receipt("screendesk.users")
+    assert (users["complete"], users["live_rows"]) == (False, 0)
+    assert "admins only" in users["reason"]
+    member = str(world.screendesk.users.keys()[0])
+    own = [r for r in world.screendesk.recordings.all() if (r["user"] or {}).get("email") == member]
+    assert 0 < len(own) < len(world.screendesk.recordings)
+    others = set(ROOT_NAMES) - {"screendesk.users"}
+    Truth(world).check(sandboxed.published, tables=others, records={"screendesk.recordings": own})
+    assert finished.receipt("screendesk.recordings")["complete"]
+
+
+def test_a_token_that_sees_less_than_before_deletes_nothing(sandboxed: Desk, world: World) -> None:
+    """A demoted token, to which most recordings look deleted."""
+    truth = Truth(world)
+    sandboxed.sync()
+    truth.check(sandboxed.published)
+    world.screendesk.settings.role = "member"
+    finished = sandboxed.sync(code=1)
+    assert [entry["deleted"] for entry in finished.report["tables"]] == [0, 0, 0, 0]
+    assert not finished.receipt("screendesk.recordings")["complete"]
+    truth.check(sandboxed.published)
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "said"),
+    [
+        ({}, ["slack"], ["slack", "screendesk"]),
+        ({}, ["posthog", "Screendesk"], ["Screendesk"]),
+        ({"SOURCES__SCREENDESK__MAX_CONCURRENCY": "many"}, [], ["SOURCES__SCREENDESK__MAX_CONCURRENCY"]),
+        ({"SOURCES__SCREENDESK__MAX_CONCURRENCY": "0"}, [], ["SOURCES__SCREENDESK__MAX_CONCURRENCY"]),
+        ({"SOURCES__GETSCREEN__REQUESTS_PER_SECOND": "-1"}, [], ["SOURCES__GETSCREEN__REQUESTS_PER_SECOND"]),
+        ({"SOURCES__POSTHOG__REQUESTS_PER_SECOND": "nan"}, [], ["SOURCES__POSTHOG__REQUESTS_PER_SECOND"]),
+        ({"SOURCES__POSTHOG__PROJECT_ID": ""}, [], ["SOURCES__POSTHOG__PROJECT_ID"]),
+        ({"SOURCES__POSTHOG__PROJECT_ID": "@current"}, [], ["SOURCES__POSTHOG__PROJECT_ID"]),
+        ({"SOURCES__GETSCREEN__API_KEY": "two words"}, [], ["SOURCES__GETSCREEN__API_KEY"]),
+        ({"SOURCES__SCREENDESK__BASE_URL": "http://app.example/api/v2"}, [], ["SOURCES__SCREENDESK__BASE_URL"]),
+        ({"SOURCES__GETSCREEN__BASE_URL": "ftp://127.0.0.1/v1"}, [], ["SOURCES__GETSCREEN__BASE_URL"]),
+        ({"SOURCES__POSTHOG__BASE_URL": "https://me:pw@posthog.example"}, [], ["SOURCES__POSTHOG__BASE_URL"]),
+        ({}, ["--frobnicate"], ["--frobnicate"]),
+    ],
+    ids=[
+        "unknown-vendor", "vendor-in-capitals", "words-for-a-number", "no-concurrency", "negative-rate", "nan-rate",
+        "no-project", "moving-project", "token-with-space", "plain-http", "other-scheme", "password-in-url", "option",
+    ],
+)  # fmt: skip
+def test_wrong_use_names_the_setting_and_touches_nothing(
+    changes: dict[str, str], arguments: list[str], said: list[str], sandboxed: Desk, world: World
+) -> None:
+    """A setting that is wrong in a way only a run finds out, half-way, or that is reported without its name."""
+    sandboxed.environment |= changes
+    refused(sandboxed.run("sync", *arguments), *said)
+    assert list(sandboxed.cwd.rglob("*")) == []
+    assert world.requests.entries == []
+
+
+def test_a_broken_settings_file_is_named(sandboxed: Desk) -> None:
+    """A typing mistake in `.dlt/secrets.toml` answered with a traceback, or with the file's content."""
+    folder = sandboxed.cwd / ".dlt"
+    folder.mkdir()
+    (folder / "secrets.toml").write_text('[sources.screendesk]\napi_token = "half a tok\n')
+    finished = sandboxed.run("sync")
+    refused(finished, ".dlt")
+    assert "half a tok" not in finished.output
+    assert not sandboxed.warehouse.exists()
+
+
+@pytest.mark.parametrize(
+    "lost", [(), ("work",), ("generations", "current")], ids=["whole", "no-work", "no-generations"]
+)
+def test_a_warehouse_refuses_another_account(
+    lost: tuple[str, ...], sandboxed: Desk, world: World, serve: Serve
+) -> None:
+    """Two accounts mixed in one warehouse, in which each looks like a mass deletion to the other."""
+
+    sandboxed.sync()
+    for name in lost:
+        path = sandboxed.warehouse / name
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    before = contents(sandboxed.warehouse)
+    right = dict(sandboxed.environment)
+    elsewhere = serve(world).environment()
+    world.requests.clear()
+    for name in ("SOURCES__SCREENDESK__BASE_URL", "SOURCES__POSTHOG__PROJECT_ID"):
+        other = elsewhere[name] if name.endswith("URL") else "4343"
+        sandboxed.environment = right | {name: other}
+        refused(sandboxed.run("sync"), name, right[name], other, "DESKHOUSE__WAREHOUSE_DIR")
+    assert world.requests.entries == []
+    after = contents(sandboxed.warehouse)
+    after.pop("work/lock", None)
+    before.pop("work/lock", None)
+    assert after == before
+    # the same address written another way is the same account
+    url = right["SOURCES__SCREENDESK__BASE_URL"]
+    sandboxed.environment = right | {"SOURCES__SCREENDESK__BASE_URL": url.replace("http://", "HTTP://") + "/"}
+    sandboxed.sync()
+
+
+def test_two_at_once_the_second_names_the_first(sandboxed: Desk, world: World) -> None:
+    """Two runs in one warehouse at the same time, or a second one that waits or does not say whom for."""
+    slow = world.faults.add(Fault("slow", vendor="screendesk", times=1, delay=4.0))
+    first = sandboxed.start("sync", "--json")
+    deadline = time.monotonic() + PATIENCE
+    while not world.faults.struck(slow):
+        assert first.running
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for arguments in (["sync"], ["sync", "--json", "posthog"]):
+        second = sandboxed.run(*arguments)
+        assert second.code == 3, second.output
+        assert f"pid {first.process.pid}" in second.stderr
+        assert re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", second.stderr)
+    finished = first.wait()
+    assert finished.code == 0, finished.output
+    Truth(world).check(sandboxed.published)
+    assert len(query(sandboxed.published, "SELECT run_id FROM ops.runs")) == 1
+
+
+# --- vendors in trouble
+
+
+def _empty_list(body: bytes) -> bytes:
+    reply = json.loads(body)
+    for name in ("records", "users", "data", "results"):
+        if name in reply:
+            reply[name] = []
+    return json.dumps(reply).encode()
+
+
+def _no_records(body: bytes) -> bytes:
+    reply = json.loads(_empty_list(body))
+    if "pagination" in reply:
+        reply["pagination"] |= {"count": 0, "pages": 1, "last_page": 1, "from": 0, "to": 0}
+        reply["pagination"].pop("next_page", None)
+    return json.dumps(reply | {name: 0 for name in ("total", "count") if name in reply} | {"next": None}).encode()
+
+
+TROUBLES: dict[str, dict[str, Any]] = {
+    "403": {"kind": "status", "status": 403},
+    "402": {"kind": "status", "status": 402},
+    "404": {"kind": "status", "status": 404},
+    "422": {"kind": "status", "status": 422},
+    "login page": {"kind": "html"},
+    "redirect": {"kind": "redirect", "to": "https://login.example/?next=1"},
+    "error with 200": {"kind": "error_object"},
+    "no list": {"kind": "missing_list"},
+    "empty body": {"kind": "empty"},
+    "cut off": {"kind": "truncate", "declared": False},
+    "list empty, count as before": {"kind": "replace", "body": _empty_list},
+    "suddenly no records": {"kind": "replace", "body": _no_records},
+    "records that are no objects": {"kind": "replace", "body": lambda body: re.sub(rb'"(uuid|id|email)":', b'"x":', body)},
+}  # fmt: skip
+
+
+def test_a_vendor_in_trouble_loses_no_row_and_holds_nobody_up(sandboxed: Desk, world: World) -> None:
+    """An answer that is no list, taken for an empty one; or a vendor's trouble that spreads to the others."""
+    truth = Truth(world)
+    sandboxed.sync()
+    truth.check(sandboxed.published)
+    # the vendors take turns: they share the code that meets these, up to their paging
+    turns = [(trouble, [list(TOKENS)[number % len(TOKENS)]]) for number, trouble in enumerate(TROUBLES)]
+    for trouble, vendors in [*turns, ("suddenly no records", list(TOKENS))]:
+        troubled = {name for vendor in vendors for name in tables_of(vendor)}
+        world.live_a_day()
+        before = {name: rows for name, rows in writes(sandboxed.published).items() if name in troubled}
+        for vendor in vendors:
+            world.faults.add(Fault(vendor=vendor, times=None, **TROUBLES[trouble]))
+        finished = sandboxed.sync(code=1)
+        world.faults.clear()
+        truth.check(sandboxed.published, tables=set(ROOT_NAMES) - troubled)
+        check_ledger(sandboxed.published, world, finished.report["run_id"], incomplete=troubled)
+        after = {name: rows for name, rows in writes(sandboxed.published).items() if name in troubled}
+        assert after == before, trouble
+        for table in troubled:
+            receipt = finished.receipt(table)
+            assert (receipt["complete"], receipt["deleted"]) == (False, 0), trouble
+            assert len(receipt["reason"].split()) > 3, (trouble, receipt["reason"])
+            assert receipt["cursor_after"] == receipt["cursor_before"], trouble
+    run_id = sandboxed.sync().report["run_id"]
+    truth.check(sandboxed.published)
+    check_ledger(sandboxed.published, world, run_id)
+
+
+def test_a_list_that_breaks_off_keeps_what_was_read(sandboxed: Desk, world: World) -> None:
+    """A failure on a later page that throws away the pages before it, or marks the unread rows as deleted."""
+    truth = Truth(world)
+    sandboxed.sync()
+    truth.check(sandboxed.published)
+    world.live_a_day()
+    newest = world.screendesk.recordings.keys()[:3]
+    world.faults.add(Fault("status", path_contains="recordings", query={"page": "2"}, times=None, status=403))
+    finished = sandboxed.sync(code=1)
+    receipt = finished.receipt("screendesk.recordings")
+    assert (receipt["complete"], receipt["deleted"]) == (False, 0)
+    assert receipt["inserted"] >= len(newest)
+    held = {row[0] for row in query(sandboxed.published, "SELECT uuid FROM screendesk.recordings")}
+    assert held >= set(newest)
+    world.faults.clear()
+    sandboxed.sync()
+    truth.check(sandboxed.published)
+
+
+def test_mass_deletion_is_not_believed(sandboxed: Desk, world: World) -> None:
+    """A third of an account that vanishes at once, and takes the history in the warehouse with it."""
+    truth = Truth(world)
+    sandboxed.sync()
+    truth.check(sandboxed.published)
+    for key in world.screendesk.recordings.keys()[::3]:
+        world.screendesk.recordings.delete(key)
+    finished = sandboxed.sync(code=1)
+    receipt = finished.receipt("screendesk.recordings")
+    assert receipt["deleted"] == 0
+    assert "vanished" in receipt["reason"]
+    marked = query(sandboxed.published, "SELECT count(*) FROM screendesk.recordings WHERE _deleted_at IS NOT NULL")
+    assert marked == [(0,)]
+    truth.check(sandboxed.published, tables=set(ROOT_NAMES) - {"screendesk.recordings"})
+
+
+def test_posthog_without_the_endpoint_says_that_it_was_retired(sandboxed: Desk, world: World) -> None:
+    """PostHog Cloud's 404, told as a wrong address, which nobody can fix."""
+    world.posthog.settings.projects_prefix = world.posthog.settings.environments_prefix = False
+    finished = sandboxed.sync(code=1)
+    assert "retired" in finished.receipt("posthog.desktop_recordings")["reason"]
+    Truth(world).check(sandboxed.published, tables=set(ROOT_NAMES) - tables_of("posthog"))
+
+
+@pytest.mark.parametrize(
+    "quirk",
+    [
+        {"projects_prefix": False},
+        {"environments_prefix": False},
+        {"next_host": "attacker.example", "next_scheme": "http"},
+    ],
+    ids=["old-server", "new-server", "foreign-next"],
+)
+def test_posthog_is_read_under_either_prefix_whatever_next_says(
+    quirk: dict[str, Any], sandboxed: Desk, world: World
+) -> None:
+    """A self-hosted PostHog of another age, or behind a proxy that garbles `next`."""
+    assert quirk.keys() <= vars(PosthogSettings()).keys()
+    for name, value in quirk.items():
+        setattr(world.posthog.settings, name, value)
+    for _ in range(110):
+        world.advance(timedelta(seconds=1))
+        world.posthog.desktop_recordings.insert()
+    run_id = sandboxed.sync("posthog").report["run_id"]
+    Truth(world).check(sandboxed.published, tables=tables_of("posthog"))
+    check_ledger(sandboxed.published, world, run_id, tables=tables_of("posthog"))
+
+
+# --- check and status
+
+
+def test_check_and_status_leave_no_trace(sandboxed: Desk, world: World) -> None:
+    """`check` or `status` on a new machine that creates a warehouse, or on an old one that changes it."""
+    assert sandboxed.run("check").code == 0
+    assert sandboxed.run("status").code == 1
+    assert list(sandboxed.cwd.rglob("*")) == []
+    sandboxed.sync()
+    before = contents(sandboxed.warehouse)
+    world.live_a_day()
+    assert sandboxed.run("status").code == 0
+    sandboxed.environment[TOKENS["posthog"]] = "not-the-token"
+    finished = sandboxed.run("check")
+    assert finished.code == 1
+    assert TOKENS["posthog"] in finished.stdout
+    assert contents(sandboxed.warehouse) == before
