@@ -9,6 +9,7 @@ from typing import Any
 
 import dlt
 from dlt.common.configuration.container import Container
+from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
@@ -29,9 +30,22 @@ class AtomicDuckDbClient(DuckDbClient):
             for name in sorted(staged):
                 table = self.prepare_load_table(name)
                 if table["write_disposition"] == "merge":
+                    # dlt's deduplication sorts whole rows; it is needed only where a resumed load staged a file twice
+                    table["x-stage-data-deduplicated"] = self._staged_once(name)  # type: ignore[typeddict-unknown-key]
                     for statement in SqlMergeFollowupJob.generate_sql([table], self.sql_client):
                         self.sql_client.execute_sql(statement)
             super().complete_load(load_id)
+
+
+    def _staged_once(self, name: str) -> bool:
+        keys = ", ".join(
+            self.sql_client.escape_column_name(column)
+            for column in get_columns_names_with_prop(self.schema.tables[name], "primary_key")
+        )
+        with self.sql_client.with_staging_dataset():
+            staged = self.sql_client.make_qualified_table_name(name)
+        rows = self.sql_client.execute_sql(f"SELECT count(*) = count(DISTINCT ({keys})) FROM {staged}")
+        return bool(rows and rows[0][0])
 
 
 class atomic_duckdb(dlt.destinations.duckdb):  # noqa: N801 - dlt names destinations like functions
