@@ -127,6 +127,7 @@ class Sweep:
         self._slice_keys: set[Key] = set()
         self._slice_began = clock()
         self._quarantined: set[str] = set()
+        self._held = sum(not row.deleted for row in known.values())
         self._written: set[Key] = set()
         self._ever_seen: set[Key] = set()
         self.outcome = Outcome(plan.table, clock())
@@ -191,13 +192,13 @@ class Sweep:
         seen.quarantined |= Counter(q.digest for q in page.quarantined)
         self._ever_seen.update(page.keys)
         outcome.distinct_read = len(self._ever_seen)
-        poison = [q for q in page.quarantined if q.digest not in self._quarantined]
-        self._quarantined.update(q.digest for q in poison)
+        poison = {q.digest: q for q in page.quarantined if q.digest not in self._quarantined}
+        self._quarantined |= poison.keys()
         outcome.quarantined = len(self._quarantined)
         self._note_cursors(page)
         changed, doubtful = self._changed(page)
         if changed or poison:
-            yield self._piece(page, changed, poison)
+            yield self._piece(page, changed, list(poison.values()))
         for key in doubtful:
             answer = await self._plan.ask(key, outcome.traffic)
             if isinstance(answer, dict):
@@ -267,7 +268,9 @@ class Sweep:
         if not vanished:
             return
         rows, share = VANISHED_BRAKE
-        if len(vanished) == len(live) or len(vanished) > max(rows, share * len(live)):
+        # rows found in this run say nothing about those held before: another account's list would be full of them
+        lost = sum(key not in self._written for key in vanished)
+        if (lost and lost == self._held) or len(vanished) > max(rows, share * self._held):
             outcome.reason = (
                 f"{len(vanished)} of {len(live)} rows vanished at once; none was marked deleted. "
                 "If they were really deleted at the vendor, they will need a closer look"
