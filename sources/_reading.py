@@ -27,6 +27,7 @@ SLICE_SECONDS: Final = 60.0
 BATCH_ROWS: Final = 5_000
 """Rows handed to the loader at a time: large enough for Arrow to pay, small enough to keep memory flat."""
 WAITING_BATCHES: Final = 32
+STOP_SECONDS: Final = 10.0
 
 
 class ReadingStopped(Exception):
@@ -139,7 +140,8 @@ class Reading:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._thread.join()
+        # a name that is being resolved cannot be interrupted; the thread does not keep the process alive
+        self._thread.join(timeout=STOP_SECONDS)
 
     def start(self) -> None:
         """Begin to read, if that has not happened yet."""

@@ -330,6 +330,12 @@ def test_a_page_mostly_without_keys_stops_the_table() -> None:
     assert (half.complete, half.distinct_read) == (True, 3)
 
 
+def test_one_bad_record_alone_on_the_last_page_is_bad_luck_not_a_changed_format() -> None:
+    outcome, pieces = sweep(Vendor(listing([*things(10), {}], size=10)))
+    assert (outcome.complete, outcome.distinct_read, outcome.quarantined) == (True, 10, 1)
+    assert len([q for p in pieces for q in p.quarantined]) == 1
+
+
 # ---- errors under way
 
 
