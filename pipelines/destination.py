@@ -36,7 +36,6 @@ class AtomicDuckDbClient(DuckDbClient):
                         self.sql_client.execute_sql(statement)
             super().complete_load(load_id)
 
-
     def _staged_once(self, name: str) -> bool:
         keys = ", ".join(
             self.sql_client.escape_column_name(column)

@@ -3,6 +3,8 @@
 Every function opens a connection and closes it before it returns, because dlt opens the same file in between.
 """
 
+import hashlib
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +15,9 @@ from typing import Any, Final
 import duckdb
 
 from sources._http import Traffic
+from sources._plan import History, KnownRow, Outcome
 from sources._schema import Table
-from sources._sweep import KnownRow, Outcome
-from sources._tables import Drift, Key, Quarantined
+from sources._tables import Drift, Quarantined
 
 STORAGE_VERSION: Final = "v1.2.0"
 """Old enough for the BI drivers that still carry DuckDB 1.2 (facts/duckdb-and-bi.md §1)."""
@@ -57,6 +59,9 @@ CREATE TABLE IF NOT EXISTS ops.receipts (
     reason VARCHAR NOT NULL,
     cursor_before VARCHAR,
     cursor_after VARCHAR,
+    sweep_kind VARCHAR NOT NULL,
+    sweep_reason VARCHAR NOT NULL,
+    order_held BOOLEAN NOT NULL,
     started_at TIMESTAMPTZ NOT NULL,
     finished_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (run_id, table_name)
@@ -87,7 +92,8 @@ CREATE TABLE IF NOT EXISTS ops.origins (
     vendor VARCHAR PRIMARY KEY,
     base_url VARCHAR NOT NULL,
     project_id VARCHAR NOT NULL,
-    first_run_id VARCHAR NOT NULL
+    first_run_id VARCHAR NOT NULL,
+    token_mark VARCHAR NOT NULL
 );
 CREATE OR REPLACE VIEW ops.freshness AS
 WITH newest AS (
@@ -105,7 +111,8 @@ SELECT
     newest_complete.finished_at AS last_complete_at,
     newest.run_id AS last_run,
     newest.complete AS last_run_complete,
-    newest.reason AS last_run_reason
+    newest.reason AS last_run_reason,
+    newest.sweep_kind AS last_run_sweep
 FROM newest LEFT JOIN newest_complete USING (table_name);
 COMMENT ON TABLE ops.runs IS 'One row per run.';
 COMMENT ON TABLE ops.receipts IS 'One row per run and table: what was read, what changed, and whether it is complete.';
@@ -118,10 +125,31 @@ COMMENT ON VIEW ops.freshness IS 'One row per table: how far its data reaches, a
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a vendor's rows come from."""
+    """Where a vendor's rows come from.
+
+    Attributes:
+        base_url: the API's address.
+        project_id: PostHog only: the project.
+        token_mark: salted hash of the token that last read them, which tells another token from it and nothing else.
+    """
 
     base_url: str
     project_id: str
+    token_mark: str = ""
+
+    def read_with(self, token: str) -> bool:
+        """Whether this is the token that last read the rows."""
+        salt = self.token_mark.partition("$")[0]
+        return self.token_mark == _mark(token, salt)
+
+
+def mark_of(token: str) -> str:
+    """A token's salted hash."""
+    return _mark(token, secrets.token_hex(8))
+
+
+def _mark(token: str, salt: str) -> str:
+    return f"{salt}${hashlib.blake2b(token.encode(), salt=salt.encode(), digest_size=8).hexdigest()}"
 
 
 @dataclass(frozen=True)
@@ -144,6 +172,9 @@ class Receipt:
     reason: str
     cursor_before: str | None
     cursor_after: str | None
+    sweep_kind: str
+    sweep_reason: str
+    order_held: bool
     started_at: datetime
     finished_at: datetime
 
@@ -179,10 +210,8 @@ def origins(path: Path) -> dict[str, Origin]:
             "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'ops' AND table_name = 'origins'"
         ).fetchall():
             return {}
-        return {
-            v: Origin(u, p)
-            for v, u, p in con.execute("SELECT vendor, base_url, project_id FROM ops.origins").fetchall()
-        }
+        rows = con.execute("SELECT vendor, base_url, project_id, token_mark FROM ops.origins").fetchall()
+    return {vendor: Origin(*origin) for vendor, *origin in rows}
 
 
 def begin_run(path: Path, run_id: str, started_at: datetime, **columns: Any) -> None:
@@ -205,9 +234,15 @@ def remember_origins(path: Path, found: Mapping[str, Origin], run_id: str) -> No
     with connect(path) as con:
         for vendor, origin in found.items():
             con.execute(
-                "INSERT INTO ops.origins VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                [vendor, origin.base_url, origin.project_id, run_id],
+                "INSERT INTO ops.origins VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [vendor, origin.base_url, origin.project_id, run_id, origin.token_mark],
             )
+
+
+def remember_token(path: Path, vendor: str, token_mark: str) -> None:
+    """Note the token that has read a vendor's rows."""
+    with connect(path) as con:
+        con.execute("UPDATE ops.origins SET token_mark = ? WHERE vendor = ?", [token_mark, vendor])
 
 
 def drop_staging(path: Path, vendors: Sequence[str]) -> None:
@@ -217,14 +252,28 @@ def drop_staging(path: Path, vendors: Sequence[str]) -> None:
             con.execute(f"DROP SCHEMA IF EXISTS {vendor}_staging CASCADE")
 
 
-def known_rows(path: Path, table: Table) -> dict[Key, KnownRow]:
-    """What the warehouse holds of a table."""
+def history_of(path: Path, table: Table, *, same_token: bool) -> History:
+    """What is known of a table: the rows the warehouse holds, and how its last runs went."""
+    name = table.qualified_name
     cursor = f'epoch_us("{table.cursor}")' if table.cursor else "NULL"
     with connect(path, read_only=True) as con:
-        rows = con.execute(
-            f'SELECT "{table.key}", _row_hash, {cursor}, _deleted_at IS NOT NULL FROM {table.qualified_name}'
+        rows = con.execute(f'SELECT "{table.key}", _row_hash, {cursor}, _deleted_at IS NOT NULL FROM {name}').fetchall()
+        last = con.execute(
+            "SELECT complete FROM ops.receipts WHERE table_name = ? ORDER BY started_at DESC LIMIT 1", [name]
         ).fetchall()
-    return {key: KnownRow(row_hash, at, deleted) for key, row_hash, at, deleted in rows}
+        full = con.execute(
+            "SELECT started_at, order_held, quarantined FROM ops.receipts "
+            "WHERE table_name = ? AND complete AND sweep_kind = 'full' ORDER BY started_at DESC LIMIT 1",
+            [name],
+        ).fetchall()
+    history = History(
+        known={key: KnownRow(row_hash, at, deleted) for key, row_hash, at, deleted in rows},
+        last_complete=bool(last and last[0][0]),
+        same_token=same_token,
+    )
+    if full:
+        history.last_full_at, history.order_held, history.quarantined = full[0]
+    return history
 
 
 def note_findings(
@@ -284,10 +333,9 @@ def _receipt(con: duckdb.DuckDBPyConnection, outcome: Outcome, now: datetime) ->
         [name],
     )
     complete, reason = outcome.complete, outcome.reason
-    expected = outcome.distinct_read + outcome.present_unlisted
-    if complete and live != expected:
+    if complete and live != outcome.expected_live:
         complete = False
-        reason = f"the warehouse holds {live} live rows and {expected} were read"
+        reason = f"the warehouse holds {live} live rows and should hold {outcome.expected_live}"
     after = _iso(outcome.newest_cursor) if complete else before
     return Receipt(
         vendor=outcome.table.schema,
@@ -306,6 +354,9 @@ def _receipt(con: duckdb.DuckDBPyConnection, outcome: Outcome, now: datetime) ->
         reason=reason,
         cursor_before=before,
         cursor_after=after,
+        sweep_kind=outcome.sweep_kind,
+        sweep_reason=outcome.sweep_reason,
+        order_held=outcome.order_held,
         started_at=outcome.started_at,
         finished_at=outcome.finished_at or now,
     )

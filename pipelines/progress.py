@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from pipelines.ledger import Receipt
 from pipelines.settings import VENDOR_NAMES
+from sources._plan import Outcome
 from sources._reading import Reading
-from sources._sweep import Outcome
 
 REFRESH_SECONDS: Final = 0.2
 PLAIN_SECONDS: Final = 10.0

@@ -120,7 +120,7 @@ def sync(
             pid=os.getpid(),
         )
         ledger.remember_origins(database, {v: _origin(settings.sources[v]) for v in vendors}, result.run_id)
-        run = _Run(settings, warehouse, result, reporter=reporter, transports=transports or {}, clock=clock)
+        run = _Run(settings, warehouse, result, reporter=reporter, transports=transports or {}, full=full, clock=clock)
         try:
             run.sync_all(vendors)
             run.finish()
@@ -159,7 +159,7 @@ def refuse_other_account(warehouse: Warehouse, sources: Sequence[SourceSettings]
         return
     for source in sources:
         before, now = remembered.get(source.vendor), _origin(source)
-        if before is None or before == now:
+        if before is None or (before.base_url, before.project_id) == (now.base_url, now.project_id):
             continue
         part, old, new = ("base_url", before.base_url, now.base_url)
         if before.base_url == now.base_url:
@@ -174,7 +174,7 @@ def refuse_other_account(warehouse: Warehouse, sources: Sequence[SourceSettings]
 
 def _origin(source: SourceSettings) -> Origin:
     url = httpx.URL(source.base_url)
-    return Origin(str(url).rstrip("/"), source.project_id)
+    return Origin(str(url).rstrip("/"), source.project_id, ledger.mark_of(source.secret))
 
 
 class _Run:
@@ -188,9 +188,10 @@ class _Run:
         *,
         reporter: Reporter,
         transports: Transports,
+        full: bool,
         clock: Callable[[], datetime],
     ) -> None:
-        self._settings, self._warehouse, self._result = settings, warehouse, result
+        self._settings, self._warehouse, self._result, self._full = settings, warehouse, result, full
         self._reporter, self._transports, self._clock = reporter, transports, clock
         self._database = warehouse.private_database
 
@@ -243,10 +244,12 @@ class _Run:
 
     def _sync_vendor(self, vendor: str) -> None:
         result, database = self._result, self._database
-        known = {t.qualified_name: ledger.known_rows(database, t) for t in tables_of(vendor)}
+        source = self._settings.sources[vendor]
+        same_token = ledger.origins(database)[vendor].read_with(source.secret)
+        histories = {t.qualified_name: ledger.history_of(database, t, same_token=same_token) for t in tables_of(vendor)}
         loader = VendorLoader(self._warehouse, vendor)
         reading: Reading = SOURCES[vendor].open_reading(
-            self._settings.sources[vendor], known, self._transports.get(vendor)
+            source, histories, self._transports.get(vendor), full=self._full, clock=self._clock
         )
         failure = ""
         with self._reporter.watching(reading), reading:
@@ -261,6 +264,8 @@ class _Run:
             if failure:
                 outcome.complete, outcome.reason, outcome.gone = False, failure, []
         receipts = ledger.settle(database, result.run_id, outcomes, self._clock())
+        if not same_token and all(outcome.error is None for outcome in outcomes):
+            ledger.remember_token(database, vendor, ledger.mark_of(source.secret))
         result.receipts += receipts
         for receipt in receipts:
             if not receipt.complete:

@@ -40,12 +40,19 @@ Walk = Callable[[Traffic], AsyncGenerator[ListPage, None]]
 
 
 async def by_page_number(
-    client: ApiClient, path: str, *, list_key: str, traffic: Traffic, params: Mapping[str, str | int] | None = None
+    client: ApiClient,
+    path: str,
+    *,
+    list_key: str,
+    traffic: Traffic,
+    params: Mapping[str, str | int] | None = None,
+    ahead: bool = True,
 ) -> AsyncGenerator[ListPage, None]:
     """Walk a list by page number (Screendesk).
 
     The first page says how many there are; the others are fetched side by side. `next_page` is absent or null on the
     last page, both are documented. Page size is the vendor's choice and may change, so no offset is ever computed.
+    Without `ahead` a page is fetched only when it is taken.
 
     Raises:
         ApiError: a page could not be had.
@@ -57,7 +64,7 @@ async def by_page_number(
     first = await fetch(1)
     last = _last_page(_pagination(client, first)) or 1
     number, reply, guard = 1, first, _Guard()
-    ahead = _Ahead(fetch, 2, last, client)
+    pages = _Ahead(fetch, 2, last, 2 * client.concurrency if ahead else 0)
     try:
         while True:
             records, pagination = reply[list_key], _pagination(client, reply)
@@ -71,10 +78,10 @@ async def by_page_number(
                 return
             number += 1
             last = max(last, number)
-            ahead.extend_to(last)
-            reply = await ahead.take()
+            pages.extend_to(last)
+            reply = await pages.take()
     finally:
-        await ahead.close()
+        await pages.close()
 
 
 def _numbered_page(records: list[Any], pagination: dict[str, Any], number: int) -> ListPage:
@@ -93,11 +100,12 @@ def _numbered_page(records: list[Any], pagination: dict[str, Any], number: int) 
 
 
 async def by_next_offset(
-    client: ApiClient, path: str, *, list_key: str, limit: int, traffic: Traffic
+    client: ApiClient, path: str, *, list_key: str, limit: int, traffic: Traffic, ahead: bool = True
 ) -> AsyncGenerator[ListPage, None]:
     """Walk a list by limit and offset, with an absolute `next` (PostHog).
 
-    `next` is used for its query alone: it tells the step the server really makes, and that there is more.
+    `next` is used for its query alone: it tells the step the server really makes, and that there is more. Without
+    `ahead` a page is fetched only when it is taken.
 
     Raises:
         ApiError: a page could not be had.
@@ -110,7 +118,7 @@ async def by_next_offset(
     step = _next_offset(first) or limit
     count = _integer(first.get("count"))
     offset, reply, guard = 0, first, _Guard()
-    ahead = _Ahead(lambda i: fetch(i * step), 1, -(-(count or 0) // step) - 1, client)
+    pages = _Ahead(lambda i: fetch(i * step), 1, -(-(count or 0) // step) - 1, 2 * client.concurrency if ahead else 0)
     try:
         while True:
             records, upcoming = reply[list_key], _next_offset(reply)
@@ -126,10 +134,10 @@ async def by_next_offset(
             if not records or upcoming is None:
                 return
             offset += step
-            ahead.extend_to(offset // step)
-            reply = await ahead.take()
+            pages.extend_to(offset // step)
+            reply = await pages.take()
     finally:
-        await ahead.close()
+        await pages.close()
 
 
 async def by_total(
@@ -159,17 +167,51 @@ async def by_total(
             return
 
 
+async def by_overlapping_offset(
+    client: ApiClient, path: str, *, list_key: str, limit: int, order: str, traffic: Traffic
+) -> AsyncGenerator[ListPage, None]:
+    """Walk a list that is ordered by `order` alone, whose equals may swap places between two requests (PostHog).
+
+    The equals at a page's end are left to the next page, which begins with the first of them: so all equals are seen
+    in one reply, in which each stands once. Where equals fill a whole page, the page is asked for again, larger.
+
+    Raises:
+        ApiError: a page could not be had.
+    """
+    offset, size, guard = 0, limit, _Guard()
+    while True:
+        reply = await client.get_list(path, {"limit": size, "offset": offset}, list_key=list_key, traffic=traffic)
+        records, upcoming, count = reply[list_key], _next_offset(reply), _integer(reply.get("count"))
+        if stuck := guard.stuck(records):
+            yield ListPage([], None, in_place=False, problem=stuck)
+            return
+        if not records or upcoming is None:
+            yield ListPage(records, count, in_place=True)
+            return
+        equals = _equals_at_end(records, order)
+        if equals == len(records):
+            size *= 2
+            continue
+        whole = records[: len(records) - equals]
+        yield ListPage(whole, count, in_place=True)
+        offset, size = offset + len(whole), limit
+
+
+def _equals_at_end(records: list[Any], order: str) -> int:
+    """How many records at the end share the last one's place in the order."""
+    places = [record.get(order) if type(record) is dict else None for record in records]
+    return next((n for n, place in enumerate(reversed(places)) if place != places[-1]), len(places))
+
+
 class _Ahead:
     """Fetches numbered pages side by side, a bounded number ahead of the reader, and hands them out in order."""
 
-    def __init__(
-        self, fetch: Callable[[int], Awaitable[dict[str, Any]]], start: int, last: int, client: ApiClient
-    ) -> None:
+    def __init__(self, fetch: Callable[[int], Awaitable[dict[str, Any]]], start: int, last: int, ahead: int) -> None:
         self._fetch, self._next, self._last = fetch, start, last
-        # one page being read, one waiting for each connection: the connections never idle, memory stays flat
-        self._window = 2 * client.concurrency
+        # callers ask for two pages a connection: the connections never idle, memory stays flat
+        self._ahead = ahead
         self._tasks: list[asyncio.Task[dict[str, Any]]] = []
-        self._fill()
+        self._fill(ahead)
 
     def extend_to(self, last: int) -> None:
         """More pages than the first one promised."""
@@ -177,9 +219,9 @@ class _Ahead:
 
     async def take(self) -> dict[str, Any]:
         """The next page in order."""
-        self._fill()
+        self._fill(max(1, self._ahead))
         reply = await self._tasks.pop(0)
-        self._fill()
+        self._fill(self._ahead)
         return reply
 
     async def close(self) -> None:
@@ -188,8 +230,8 @@ class _Ahead:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _fill(self) -> None:
-        while len(self._tasks) < self._window and self._next <= self._last:
+    def _fill(self, ahead: int) -> None:
+        while len(self._tasks) < ahead and self._next <= self._last:
             self._tasks.append(asyncio.ensure_future(self._fetch(self._next)))
             self._next += 1
 

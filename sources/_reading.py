@@ -10,15 +10,17 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
 import pyarrow as pa
 
 from sources._http import ApiClient, ApiError
+from sources._plan import History, ListPlan, Outcome, Slice
 from sources._schema import Table
-from sources._sweep import KnownRow, ListPlan, Outcome, Slice, Sweep
-from sources._tables import Batch, Drift, Key, Quarantined
+from sources._settings import SourceSettings
+from sources._sweep import Sweep
+from sources._tables import Batch, Drift, Quarantined
 
 SLICE_ROWS: Final = 20_000
 """Rows committed together: what a kill costs at most."""
@@ -101,11 +103,12 @@ class Reading:
     """One vendor's tables being read; use as a context manager.
 
     Args:
-        vendor: the vendor's name.
+        settings: the vendor's settings.
         open_client: makes the client, inside the reading thread.
         plan_tables: how each table is read with that client.
         tables: the declared tables, in the order of the plans.
-        known: what the warehouse holds, by qualified table name.
+        histories: what is known of each table from earlier runs, by qualified name; nothing where one is missing.
+        full: read every list whole.
         slice_rows: rows after which a slice ends.
         slice_seconds: seconds after which a slice ends.
         clock: the current time, aware.
@@ -113,22 +116,23 @@ class Reading:
 
     def __init__(
         self,
-        vendor: str,
+        settings: SourceSettings,
         open_client: Callable[[], ApiClient],
         plan_tables: Callable[[ApiClient], Sequence[ListPlan]],
         tables: Sequence[Table],
-        known: Mapping[str, dict[Key, KnownRow]],
+        histories: Mapping[str, History],
         *,
+        full: bool = False,
         slice_rows: int = SLICE_ROWS,
         slice_seconds: float = SLICE_SECONDS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.vendor = vendor
+        self.vendor = settings.vendor
         self._open_client, self._plan_tables = open_client, plan_tables
-        self._known, self._clock = known, clock
+        self._histories, self._settings, self._full, self._clock = histories, settings, full, clock
         self._slice_rows, self._slice_seconds = slice_rows, slice_seconds
         self.feeds = {t.name: Feed(t, Outcome(t, clock())) for t in tables}
-        self._thread = threading.Thread(target=self._run, name=f"reading-{vendor}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"reading-{self.vendor}", daemon=True)
         self._started = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = threading.Event()
@@ -210,7 +214,10 @@ class Reading:
         feed._task = asyncio.current_task()  # noqa: SLF001
         sweep = Sweep(
             plan,
-            self._known.get(plan.table.qualified_name, {}),
+            self._histories.get(plan.table.qualified_name) or History(),
+            full=self._full,
+            settle=timedelta(days=self._settings.lookback_days),
+            full_sweep_every=timedelta(days=self._settings.full_sweep_every),
             slice_rows=self._slice_rows,
             slice_seconds=self._slice_seconds,
             clock=self._clock,

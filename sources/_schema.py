@@ -115,6 +115,7 @@ class Table:
         description: one sentence for a reader of the table.
         columns: declared columns.
         children: declared child tables.
+        order: the column by which the vendor seems to list, newest first, or None where nothing is to be relied on.
         empty_objects: values the vendor sends for "no object here", besides null.
         never_stored: members of a record that are dropped wherever they would end up.
     """
@@ -126,6 +127,7 @@ class Table:
     description: str
     columns: tuple[Column, ...]
     children: tuple[ChildTable, ...] = ()
+    order: str | None = None
     empty_objects: tuple[object, ...] = ()
     never_stored: tuple[str, ...] = ()
     fingerprint: str = field(init=False)

@@ -2,103 +2,30 @@
 
 A pass is *clean* when the vendor's count is the same on every page, the distinct keys read (and the records in
 quarantine) equal that count, and each page is the one that was asked for. Otherwise the list moved while it was read:
-it is read again, a bounded number of times, and the union of all passes is kept. Only rows whose content hash differs
-from the warehouse are handed on. Rows the warehouse holds and a clean pass did not show are asked for one by one; the
-vendor's "no such record" alone marks a row as gone.
+it is read again, a bounded number of times, and the union of all passes is kept. Rows the warehouse holds and a clean
+pass did not show are asked for one by one; the vendor's "no such record" alone marks a row as gone.
+
+A *light* pass reads a long list from its newest row until a whole page holds nothing new, and proves by the vendor's
+count that no row is missing or too many. It is allowed only while the last full sweep saw the order it relies on; any
+doubt turns it into a full sweep in the same run.
 """
 
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import Enum
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sources._http import ApiError, Traffic
+from sources._compare import Comparer, Seen, TooMuchQuarantine
+from sources._http import ApiError
 from sources._pages import ListPage, Walk
-from sources._schema import Table
-from sources._tables import Batch, Converter, Key, Page, Quarantined
+from sources._plan import History, ListPlan, Outcome, Presence, Slice
+from sources._tables import Key
 
 MOST_PASSES: Final = 3
 VANISHED_BRAKE: Final = (20, 0.05)
 """Rows, and share of rows, of which the larger may vanish in one run before nothing is believed."""
-
-
-class Presence(Enum):
-    """The vendor's answer for one key, where it is not a record in the list's shape."""
-
-    GONE = "gone"
-    PRESENT = "present"
-
-
-Answer = dict[str, Any] | Presence
-Ask = Callable[[Key, Traffic], Awaitable[Answer]]
-
-
-@dataclass(frozen=True, slots=True)
-class KnownRow:
-    """What the warehouse holds of one row: content hash, cursor in microseconds since 1970, whether marked deleted."""
-
-    row_hash: str
-    cursor: int | None
-    deleted: bool
-
-
-@dataclass(frozen=True)
-class ListPlan:
-    """How one table is read.
-
-    Attributes:
-        table: the declared table.
-        walk: starts one pass over the vendor's list.
-        ask: asks the vendor for one record by key.
-        sees_everything: whether the token may see the whole account; asked only before rows are marked deleted.
-        prepare: brings a record into the declared shape.
-    """
-
-    table: Table
-    walk: Walk
-    ask: Ask
-    sees_everything: Callable[[Traffic], Awaitable[bool]]
-    prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-
-
-@dataclass
-class Outcome:
-    """What reading one table came to; the source of its receipt."""
-
-    table: Table
-    started_at: datetime
-    finished_at: datetime | None = None
-    vendor_count: int | None = None
-    distinct_read: int = 0
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    quarantined: int = 0
-    passes: int = 0
-    pages: int = 0
-    complete: bool = False
-    reason: str = ""
-    error: ApiError | None = None
-    newest_cursor: int | None = None
-    gone: list[Key] = field(default_factory=list)
-    present_unlisted: int = 0
-    traffic: Traffic = field(default_factory=Traffic)
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A piece of a table on its way to the loader; rows of one slice are committed together and have distinct keys."""
-
-    number: int
-    batch: Batch | None
-    quarantined: list[Quarantined]
-
-
-class TooMuchQuarantine(Exception):
-    """More than half of a page is no row: the vendor changed its contract."""
+LIGHT_FROM_ROWS: Final = 1_000
+"""Shorter lists are read whole every time: ten pages or so."""
 
 
 class Sweep:
@@ -106,36 +33,39 @@ class Sweep:
 
     Args:
         plan: how the table is read.
-        known: what the warehouse holds, by key; updated as rows are handed on.
+        history: what is known from earlier runs.
+        full: read the list whole, whatever the history allows.
+        settle: how old a row must be before a light pass may leave it unread.
+        full_sweep_every: how old the last full sweep may be for a light pass.
         slice_rows: rows after which a slice ends.
+        slice_seconds: seconds after which a slice ends.
         clock: the current time, aware.
     """
 
     def __init__(
         self,
         plan: ListPlan,
-        known: dict[Key, KnownRow],
+        history: History,
         *,
+        full: bool = False,
+        settle: timedelta = timedelta(0),
+        full_sweep_every: timedelta = timedelta(0),
         slice_rows: int,
         slice_seconds: float,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._plan, self._known, self._clock = plan, known, clock
-        self._slice_rows, self._slice_seconds = slice_rows, slice_seconds
-        self._converter = Converter(plan.table, plan.prepare)
-        self._slice_number = 0
-        self._slice_keys: set[Key] = set()
-        self._slice_began = clock()
-        self._quarantined: set[str] = set()
-        self._held = sum(not row.deleted for row in known.values())
-        self._written: set[Key] = set()
-        self._ever_seen: set[Key] = set()
+        self._plan, self._history, self._clock = plan, history, clock
+        self._full, self._settle, self._full_sweep_every = full, settle, full_sweep_every
         self.outcome = Outcome(plan.table, clock())
+        self._comparer = Comparer(
+            plan, history, self.outcome, slice_rows=slice_rows, slice_seconds=slice_seconds, clock=clock
+        )
+        self._held = sum(not row.deleted for row in history.known.values())
 
     async def slices(self) -> AsyncGenerator[Slice, None]:
         """Read the table; `outcome` is final when this ends. Vendor errors end the reading and are kept there."""
         try:
-            async with aclosing(self._passes()) as pieces:
+            async with aclosing(self._read()) as pieces:
                 async for piece in pieces:
                     yield piece
         except ApiError as error:
@@ -144,16 +74,86 @@ class Sweep:
             self.outcome.reason = str(error)
         self.outcome.finished_at = self._clock()
 
-    async def _passes(self) -> AsyncGenerator[Slice, None]:
+    async def _read(self) -> AsyncGenerator[Slice, None]:
         outcome = self.outcome
-        problem, seen = "", _Pass()
-        for _ in range(MOST_PASSES):
-            outcome.passes += 1
-            seen = _Pass()
-            async with aclosing(self._one_pass(seen)) as pieces:
+        outcome.sweep_reason = self._why_full()
+        if not outcome.sweep_reason:
+            outcome.sweep_kind = "light"
+            async with aclosing(self._light_pass()) as pieces:
                 async for piece in pieces:
                     yield piece
-            problem = seen.problem()
+            if outcome.complete:
+                return
+            outcome.sweep_kind, outcome.sweep_reason = "full", f"a light pass would not do: {outcome.sweep_reason}"
+        async with aclosing(self._full_passes()) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    # -- light
+
+    def _why_full(self) -> str:
+        """Why the list must be read whole; empty when a light pass will do."""
+        history, table, began = self._history, self._plan.table, self.outcome.started_at
+        last = history.last_full_at
+        reasons = {
+            "asked for": self._full,
+            "this list is always read whole": table.order is None or self._plan.step is None,
+            "a short list is always read whole": self._held < LIGHT_FROM_ROWS,
+            "the first full sweep": last is None,
+            "the last run was not complete": not history.last_complete,
+            f"the list is not ordered by {table.order}": not history.order_held,
+            "the token changed": not history.same_token,
+            "the last full sweep is old enough": last is not None and began - last >= self._full_sweep_every,
+            "the last full sweep is dated in the future": last is not None and last > began,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
+
+    async def _light_pass(self) -> AsyncGenerator[Slice, None]:
+        """Read from the newest row until a whole page is known and settled; leaves the reason where that proves nothing."""
+        outcome, comparer = self.outcome, self._comparer
+        assert self._plan.step is not None
+        seen, order = Seen(outcome.started_at), _Order()
+        settled_before = int((outcome.started_at - self._settle).timestamp() * 1_000_000)
+        outcome.passes += 1
+        ended_early = False
+        async with aclosing(self._plan.step(outcome.traffic)) as pages:
+            async for page in pages:
+                written = len(comparer.written)
+                read, positions = self._take(page, seen)
+                order.see(positions)
+                async with aclosing(comparer.compare(read, len(page.records), seen)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                oldest = min((p for p in positions if p is not None), default=settled_before)
+                if len(comparer.written) == written and page.records and oldest < settled_before:
+                    ended_early = True
+                    break
+        trouble = seen.unsteady() or ("" if order.held else "the list was not in order")
+        if not trouble:
+            (count,) = seen.counts
+            held = sum(not row.deleted for row in comparer.known.values())
+            quarantined = max(self._history.quarantined, outcome.quarantined)
+            if held + quarantined != count:
+                trouble = f"the vendor counts {count} and the warehouse holds {held}"
+            outcome.expected_live = held
+        outcome.complete, outcome.order_held = not trouble, order.held
+        outcome.sweep_reason = trouble or (
+            "newest rows until a whole page was known" if ended_early else "the whole list was new or recent"
+        )
+
+    # -- full
+
+    async def _full_passes(self) -> AsyncGenerator[Slice, None]:
+        outcome, comparer = self.outcome, self._comparer
+        problem, seen = "", Seen(self._clock())
+        for attempt in range(MOST_PASSES):
+            outcome.passes += 1
+            seen = Seen(self._clock())
+            walk = self._plan.rewalk if attempt and self._plan.rewalk else self._plan.walk
+            async with aclosing(self._one_pass(walk, seen)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            problem = seen.problem() or self._across_midnight(seen)
             if not problem:
                 break
         if problem:
@@ -161,126 +161,67 @@ class Sweep:
             return
         # rows that only an earlier, unclean pass showed may be gone by now
         outcome.distinct_read = len(seen.keys)
-        outcome.unchanged = len(seen.keys - self._written)
+        outcome.unchanged = len(seen.keys - comparer.written)
         async with aclosing(self._settle_vanished(seen.keys)) as pieces:
             async for piece in pieces:
                 yield piece
+        outcome.expected_live = outcome.distinct_read + outcome.present_unlisted
         outcome.complete = not outcome.reason
 
-    async def _one_pass(self, seen: "_Pass") -> AsyncGenerator[Slice, None]:
-        async with aclosing(self._plan.walk(self.outcome.traffic)) as pages:
+    async def _one_pass(self, walk: Walk, seen: Seen) -> AsyncGenerator[Slice, None]:
+        order = _Order()
+        async with aclosing(walk(self.outcome.traffic)) as pages:
             async for page in pages:
-                self.outcome.pages += 1
-                if page.count is not None:
-                    self.outcome.vendor_count = page.count
-                seen.add(page)
-                async with aclosing(self._compare(page.records, seen)) as pieces:
+                read, positions = self._take(page, seen)
+                order.see(positions)
+                async with aclosing(self._comparer.compare(read, len(page.records), seen)) as pieces:
                     async for piece in pieces:
                         yield piece
+        self.outcome.order_held = order.held
 
-    async def _compare(self, records: list[Any], seen: "_Pass") -> AsyncGenerator[Slice, None]:
-        """Hand on what differs from the warehouse."""
-        outcome = self.outcome
-        page = self._converter.read(records)
-        # one bad record alone on the last page is bad luck
-        if len(page.quarantined) > max(1, len(records) / 2):
-            raise TooMuchQuarantine(
-                f"{len(page.quarantined)} of the {len(records)} records of a page have no usable key "
-                f"({page.quarantined[0].reason}): the vendor's format changed; nothing of that page was loaded"
-            )
-        seen.keys.update(page.keys)
-        # the same record met on two pages is one; twice on one page, it is two
-        seen.quarantined |= Counter(q.digest for q in page.quarantined)
-        self._ever_seen.update(page.keys)
-        outcome.distinct_read = len(self._ever_seen)
-        poison = {q.digest: q for q in page.quarantined if q.digest not in self._quarantined}
-        self._quarantined |= poison.keys()
-        outcome.quarantined = len(self._quarantined)
-        self._note_cursors(page)
-        changed, doubtful = self._changed(page)
-        if changed or poison:
-            yield self._piece(page, changed, list(poison.values()))
-        for key in doubtful:
-            answer = await self._plan.ask(key, outcome.traffic)
-            if isinstance(answer, dict):
-                truth = self._converter.read([answer])
-                if truth.keys != [key]:
-                    seen.unsettled += 1
-                elif self._differs(truth):
-                    yield self._piece(truth, [0], [])
-        # every row written so far was seen
-        outcome.unchanged = len(self._ever_seen) - len(self._written)
+    def _take(self, page: ListPage, seen: Seen) -> tuple[Any, list[int | None]]:
+        self.outcome.pages += 1
+        if page.count is not None:
+            self.outcome.vendor_count = page.count
+        seen.add(page)
+        read = self._comparer.converter.read(page.records)
+        return read, read.orders
 
-    def _differs(self, truth: Page) -> bool:
-        """Whether the one record the vendor gave when asked for its key differs from the stored row."""
-        known = self._known[truth.keys[0]]
-        return truth.hashes[0] != known.row_hash or known.deleted
+    # -- vanished
 
-    def _changed(self, page: Page) -> tuple[list[int], list[Key]]:
-        """Positions of new and changed rows, newest copy of each key; keys whose copy is older than the stored row."""
-        newest: dict[Key, int] = {}
-        for position, key in enumerate(page.keys):
-            rival = newest.get(key)
-            if rival is None or (page.cursors[position] or 0) >= (page.cursors[rival] or 0):
-                newest[key] = position
-        changed, doubtful = [], []
-        for key, position in newest.items():
-            known, cursor = self._known.get(key), page.cursors[position]
-            if known is not None and known.row_hash == page.hashes[position] and not known.deleted:
-                continue
-            if known is not None and known.cursor is not None and cursor is not None and cursor < known.cursor:
-                doubtful.append(key)
-            else:
-                changed.append(position)
-        return changed, doubtful
+    def _vanished(self, listed: set[Key]) -> list[Key]:
+        return [key for key, row in self._comparer.known.items() if not row.deleted and key not in listed]
 
-    def _piece(self, page: Page, positions: list[int], quarantined: list[Quarantined]) -> Slice:
-        keys = [page.keys[i] for i in positions]
-        full = len(self._slice_keys) + len(keys) > self._slice_rows and self._slice_keys
-        old = (self._clock() - self._slice_began).total_seconds() > self._slice_seconds
-        if full or old or not self._slice_keys.isdisjoint(keys):
-            self._slice_number += 1
-            self._slice_keys.clear()
-            self._slice_began = self._clock()
-        self._slice_keys.update(keys)
-        for position, key in zip(positions, keys, strict=True):
-            if key in self._known:
-                self.outcome.updated += key not in self._written
-            else:
-                self.outcome.inserted += 1
-            self._written.add(key)
-            self._known[key] = KnownRow(page.hashes[position], page.cursors[position], deleted=False)
-        batch = page.take(positions, self._clock()) if positions else None
-        return Slice(self._slice_number, batch, quarantined)
-
-    def _note_cursors(self, page: Page) -> None:
-        """Keep the newest cursor that is not in the future: a row dated 2099 must not speak for the table."""
-        now = int(self.outcome.started_at.timestamp() * 1_000_000)
-        past = [c for c in page.cursors if c is not None and c <= now]
-        if past:
-            self.outcome.newest_cursor = max(
-                past + ([self.outcome.newest_cursor] if self.outcome.newest_cursor else [])
-            )
+    def _across_midnight(self, seen: Seen) -> str:
+        """A pass during which the vendor may have cleaned up counts for what it showed, not for what it did not."""
+        if not self._plan.cleaned_at_midnight or self._clock().date() == seen.started_at.date():
+            return ""
+        vanished = len(self._vanished(seen.keys))
+        return f"{vanished} rows vanished while midnight UTC passed, when the vendor cleans up" if vanished else ""
 
     async def _settle_vanished(self, listed: set[Key]) -> AsyncGenerator[Slice, None]:
-        outcome = self.outcome
-        live = [key for key, row in self._known.items() if not row.deleted]
-        vanished = [key for key in live if key not in listed]
+        outcome, comparer = self.outcome, self._comparer
+        vanished = self._vanished(listed)
         if not vanished:
             return
         rows, share = VANISHED_BRAKE
         # rows found in this run say nothing about those held before: another account's list would be full of them
-        lost = sum(key not in self._written for key in vanished)
+        lost = sum(key not in comparer.written for key in vanished)
         if (lost and lost == self._held) or len(vanished) > max(rows, share * self._held):
             outcome.reason = (
-                f"{len(vanished)} of {len(live)} rows vanished at once; none was marked deleted. "
+                f"{len(vanished)} of {self._held} rows vanished at once; none was marked deleted. "
                 "If they were really deleted at the vendor, they will need a closer look"
             )
-            return
-        if not await self._plan.sees_everything(outcome.traffic):
+        elif not self._history.same_token:
+            outcome.reason = (
+                f"{len(vanished)} rows vanished and the token is not the one that read them; none was marked deleted. "
+                "If the new token sees as much as the old one, the next run will settle them"
+            )
+        elif not await self._plan.sees_everything(outcome.traffic):
             outcome.reason = (
                 f"{len(vanished)} rows vanished, but the token may not see everything; none was marked deleted"
             )
+        if outcome.reason:
             return
         for key in vanished:
             answer = await self._plan.ask(key, outcome.traffic)
@@ -288,43 +229,20 @@ class Sweep:
                 outcome.gone.append(key)
                 continue
             outcome.present_unlisted += 1
-            if isinstance(answer, dict):
-                truth = self._converter.read([answer])
-                if truth.keys == [key] and self._differs(truth):
-                    yield self._piece(truth, [0], [])
+            piece = comparer.replacement(key, answer) if isinstance(answer, dict) else None
+            if piece is not None:
+                yield piece
 
 
-@dataclass
-class _Pass:
-    """What one pass showed."""
+class _Order:
+    """Whether a list runs from newest to oldest; rows without a date break it."""
 
-    keys: set[Key] = field(default_factory=set)
-    quarantined: Counter[str] = field(default_factory=Counter)
-    counts: set[int] = field(default_factory=set)
-    uncounted: bool = False
-    misplaced: str = ""
-    unsettled: int = 0
+    def __init__(self) -> None:
+        self.held = True
+        self._last: int | None = None
 
-    def add(self, page: ListPage) -> None:
-        """Count a page in."""
-        if page.count is None:
-            self.uncounted = True
-        else:
-            self.counts.add(page.count)
-        self.misplaced = self.misplaced or page.problem
-
-    def problem(self) -> str:
-        """Why the pass is not clean; empty when it is."""
-        if self.misplaced:
-            return self.misplaced
-        if self.uncounted or not self.counts:
-            return "the vendor sent no count, so nothing proves the list complete"
-        if len(self.counts) != 1:
-            return f"the vendor's count changed while the list was read ({min(self.counts)} to {max(self.counts)})"
-        (count,) = self.counts
-        read = len(self.keys) + self.quarantined.total()
-        if read != count:
-            return f"the vendor counts {count} and {read} distinct records were read"
-        if self.unsettled:
-            return f"{self.unsettled} rows look older than those held, and asking for them gave other records"
-        return ""
+    def see(self, positions: list[int | None]) -> None:
+        for position in positions:
+            if position is None or (self._last is not None and position > self._last):
+                self.held = False
+            self._last = position if position is not None else self._last

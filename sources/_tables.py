@@ -104,12 +104,14 @@ class Page:
         keys: the key of each row.
         hashes: the content hash of each row.
         cursors: the cursor of each row in microseconds since 1970, None where absent or unreadable.
+        orders: the date each row is listed by, likewise.
         quarantined: records that are no row.
     """
 
     keys: list[Key]
     hashes: list[str]
     cursors: list[int | None]
+    orders: list[int | None]
     quarantined: list[Quarantined]
     _converter: "Converter"
     _picked: _Picked = field(repr=False)
@@ -160,7 +162,8 @@ class Converter:
             if column.form is not Form.PLAIN:
                 picked.values[index] = [normalise(column, v) for v in picked.values[index]]
         self._settle_lists(picked)
-        return Page(keys, self._hashes(picked), self._cursors(picked), quarantined, self, picked)
+        cursors, orders = self._instants(self.table.cursor, picked), self._instants(self.table.order, picked)
+        return Page(keys, self._hashes(picked), cursors, orders, quarantined, self, picked)
 
     def build(self, page: Page, positions: Sequence[int], loaded_at: datetime) -> Batch:
         """See `Page.take`."""
@@ -256,13 +259,14 @@ class Converter:
             for row in zip(*picked.values, *lists, picked.extra, strict=True)
         ]
 
-    def _cursors(self, picked: _Picked) -> list[int | None]:
-        if self.table.cursor is None:
+    def _instants(self, name: str | None, picked: _Picked) -> list[int | None]:
+        """A column of instants in microseconds since 1970; all None where there is no such column."""
+        if name is None:
             return [None] * len(picked.extra)
-        index = next(i for i, c in enumerate(self.table.columns) if c.name == self.table.cursor)
+        index = next(i for i, c in enumerate(self.table.columns) if c.name == name)
         array, _ = column_array(self.table.columns[index], picked.values[index])
-        cursors: list[int | None] = array.cast(pa.int64()).to_pylist()
-        return cursors
+        instants: list[int | None] = array.cast(pa.int64()).to_pylist()
+        return instants
 
     def _arrays(
         self,

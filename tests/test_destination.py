@@ -26,7 +26,8 @@ from pipelines.sync import ALL_TABLES
 from sources._http import ApiClient, Credential
 from sources._pages import ListPage
 from sources._reading import Reading
-from sources._sweep import ListPlan, Presence
+from sources._plan import ListPlan, Presence
+from sources._settings import SourceSettings
 from sources.posthog.tables import DESKTOP_RECORDINGS, TABLES
 import dlt.destinations.sql_client as sql_client
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
@@ -75,10 +76,10 @@ def client():
     return ApiClient(vendor="posthog", base_url="https://127.0.0.1", credential=Credential("X", "secret", "sources.x"))
 
 plans = lambda client: [ListPlan(DESKTOP_RECORDINGS, walk, ask, sees_everything)]
-known = {"posthog.desktop_recordings": ledger.known_rows(warehouse.private_database, DESKTOP_RECORDINGS)}
+known = {"posthog.desktop_recordings": ledger.history_of(warehouse.private_database, DESKTOP_RECORDINGS, same_token=True)}
 loader = VendorLoader(warehouse, "posthog")
 loader.drain()
-with Reading("posthog", client, plans, TABLES, known) as reading:
+with Reading(SourceSettings("posthog", "secret", ""), client, plans, TABLES, known) as reading:
     while any(feed.has_rows() for feed in reading.feeds.values()):
         loader.load_slice(reading, before_commit=lambda: None)
 print("loaded")

@@ -22,10 +22,11 @@ from sources import getscreen, posthog, screendesk
 from sources._errors import RecordMissing, Refused, Unreachable
 from sources._http import RetryPolicy, Traffic
 from sources._pages import ListPage
+from sources._plan import Answer, History, KnownRow, ListPlan, Outcome, Presence, Slice
 from sources._reading import Reading, ReadingStopped
 from sources._schema import ChildTable, Column, Table, Type
 from sources._settings import SourceSettings
-from sources._sweep import Answer, KnownRow, ListPlan, Outcome, Presence, Slice, Sweep
+from sources._sweep import Sweep
 from sources._tables import Converter
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def holding(*records: dict[str, Any], deleted: bool = False) -> dict[Key, KnownR
 def sweep(
     vendor: Vendor, known: dict[Key, KnownRow] | None = None, slice_rows: int = 1000
 ) -> tuple[Outcome, list[Slice]]:
-    found = Sweep(vendor.plan, {} if known is None else known, slice_rows=slice_rows, slice_seconds=1e9)
+    history = History({} if known is None else known)
+    found = Sweep(vendor.plan, history, slice_rows=slice_rows, slice_seconds=1e9)
 
     async def run() -> list[Slice]:
         return [piece async for piece in found.slices()]
@@ -360,7 +362,7 @@ def test_a_cursor_in_the_future_does_not_speak_for_the_table() -> None:
 def reading(*vendors: Vendor, plans: Callable[[Any], Any] | None = None, **limits: Any) -> Reading:
     configured = SourceSettings("screendesk", "t", "http://127.0.0.1", 2, 0.0)
     return Reading(
-        "vendor",
+        configured,
         lambda: screendesk.open_client(configured, httpx.MockTransport(lambda _: httpx.Response(500)), RetryPolicy(1)),
         plans or (lambda _: [v.plan for v in vendors]),
         [v.table for v in vendors],
@@ -504,7 +506,7 @@ def test_leaving_one_table_lets_the_other_be_read_and_the_thread_end() -> None:
 
 def test_a_wrong_setting_is_told_by_every_table() -> None:
     configured = SourceSettings("screendesk", "", "http://127.0.0.1", 2, 0.0)
-    source = Reading("v", lambda: screendesk.open_client(configured), lambda _: [], [THINGS, OTHERS], {})
+    source = Reading(configured, lambda: screendesk.open_client(configured), lambda _: [], [THINGS, OTHERS], {})
 
     def run() -> list[Any]:
         with source:
@@ -580,7 +582,7 @@ def test_unstable_ties_never_pass_for_clean_and_lose_nothing_silently() -> None:
 
                 found = Sweep(
                     ListPlan(posthog.DESKTOP_RECORDINGS, meetings.walk, meetings.ask, sees),
-                    {},
+                    History(),
                     slice_rows=1000,
                     slice_seconds=1e9,
                 )
@@ -600,7 +602,7 @@ def test_a_member_token_marks_no_recording_deleted() -> None:
     world = World(recordings=60, users=5, connections=0, meetings=0)
     transport = httpx.ASGITransport(create_app(world))
     configured = SourceSettings("screendesk", world.screendesk.token, "http://127.0.0.1/screendesk/api/v2", 2, 0.0)
-    known: dict[str, dict[Key, KnownRow]] = {"screendesk.recordings": {}, "screendesk.users": {}}
+    known = {"screendesk.recordings": History(), "screendesk.users": History()}
 
     def run() -> Outcome:
         source = screendesk.open_reading(configured, known, transport)
@@ -621,7 +623,7 @@ def test_a_deleted_connection_is_confirmed_by_its_session() -> None:
     world = World(recordings=0, connections=40, meetings=0)
     keys = world.getscreen.connections.keys()
     configured = SourceSettings("getscreen", world.getscreen.token, "http://127.0.0.1/getscreen/v1", 1, 0.0)
-    known: dict[str, dict[Key, KnownRow]] = {"getscreen.connections": {}}
+    known = {"getscreen.connections": History()}
 
     def run() -> Outcome:
         source = getscreen.open_reading(configured, known, httpx.ASGITransport(create_app(world)))

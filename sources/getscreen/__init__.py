@@ -18,7 +18,8 @@ access to a device are dropped wherever they appear, and video addresses lose th
 Key: profile -> Integration -> HTTP API, in the header `X-Api-Key`. Docs: https://docs.getscreen.me/en/http-api/
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import dlt
@@ -27,10 +28,10 @@ from dlt.extract import DltResource
 
 from sources._http import ApiClient, Credential, RecordMissing, RetryPolicy, Traffic
 from sources._pages import by_total
+from sources._plan import Answer, History, ListPlan, Presence
 from sources._reading import Reading
 from sources._resource import whole_tables
 from sources._settings import SourceSettings
-from sources._sweep import Answer, KnownRow, ListPlan, Presence
 from sources._tables import Key
 from sources.getscreen.tables import CONNECTIONS, TABLES
 
@@ -101,11 +102,22 @@ def in_declared_shape(record: dict[str, Any]) -> dict[str, Any]:
 
 def open_reading(
     settings: SourceSettings,
-    known: Mapping[str, dict[Key, KnownRow]],
+    histories: Mapping[str, History],
     transport: httpx.AsyncBaseTransport | None = None,
+    *,
+    full: bool = False,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reading:
-    """Getscreen.me, ready to be read: rows like those in `known` (by qualified table name) are left out."""
-    return Reading(VENDOR, lambda: open_client(settings, transport), plan_tables, TABLES, known)
+    """Getscreen.me, ready to be read: rows the warehouse holds already (`histories`, by qualified table name) are left out."""
+    return Reading(
+        settings,
+        lambda: open_client(settings, transport),
+        plan_tables,
+        TABLES,
+        histories,
+        full=full,
+        clock=clock,
+    )
 
 
 async def probe(client: ApiClient, settings: SourceSettings) -> str:  # noqa: ARG001 - one signature for every source

@@ -18,8 +18,9 @@ retired the product in mid 2026: a 404 on both says so.
 Key: personal API key with scope `desktop_recording:read`. Docs: https://posthog.com/docs/api
 """
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import dlt
@@ -27,11 +28,11 @@ import httpx
 from dlt.extract import DltResource
 
 from sources._http import ApiClient, Credential, EndpointMissing, RecordMissing, RetryPolicy, Traffic
-from sources._pages import ListPage, by_next_offset
+from sources._pages import ListPage, by_next_offset, by_overlapping_offset
+from sources._plan import Answer, History, ListPlan, Presence
 from sources._reading import Reading
 from sources._resource import whole_tables
 from sources._settings import SourceSettings
-from sources._sweep import Answer, KnownRow, ListPlan, Presence
 from sources._tables import Key
 from sources.posthog.tables import DESKTOP_RECORDINGS, TABLES
 
@@ -58,21 +59,40 @@ class DesktopRecordings:
         self._paths = [f"/api/{prefix}/{project}/desktop_recordings/" for prefix in ("projects", "environments")]
         self._path = self._paths[0]
 
-    async def walk(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
-        """One pass over the list.
+    def walk(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
+        """One pass over the list, pages side by side."""
+        return self._under_known_prefix(
+            lambda path: by_next_offset(self._client, path, list_key="results", limit=self._page_limit, traffic=traffic)
+        )
 
-        Raises:
-            ApiError: a page could not be had; EndpointMissing where no prefix knows the list.
-        """
+    def step(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
+        """One pass, each page fetched when it is taken."""
+        return self._under_known_prefix(
+            lambda path: by_next_offset(
+                self._client, path, list_key="results", limit=self._page_limit, traffic=traffic, ahead=False
+            )
+        )
+
+    def rewalk(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
+        """One pass that meetings which started together cannot slip through, page after page."""
+        return self._under_known_prefix(
+            lambda path: by_overlapping_offset(
+                self._client, path, list_key="results", limit=self._page_limit, order="started_at", traffic=traffic
+            )
+        )
+
+    async def _under_known_prefix(
+        self, pages_at: Callable[[str], AsyncGenerator[ListPage, None]]
+    ) -> AsyncGenerator[ListPage, None]:
         try:
-            async with aclosing(self._pages(traffic)) as pages:
+            async with aclosing(pages_at(self._path)) as pages:
                 async for page in pages:
                     yield page
         except EndpointMissing:
             if self._path == self._paths[-1]:
                 raise EndpointMissing(self._client.vendor, RETIRED, setting="sources.posthog.project_id") from None
             self._path = self._paths[-1]
-            async with aclosing(self.walk(traffic)) as pages:
+            async with aclosing(self._under_known_prefix(pages_at)) as pages:
                 async for page in pages:
                     yield page
 
@@ -82,9 +102,6 @@ class DesktopRecordings:
             return await self._client.get_object(f"{self._path}{quote(str(key), safe='')}/", traffic=traffic)
         except RecordMissing:
             return Presence.GONE
-
-    def _pages(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
-        return by_next_offset(self._client, self._path, list_key="results", limit=self._page_limit, traffic=traffic)
 
 
 def open_client(
@@ -108,16 +125,36 @@ def open_client(
 
 def open_reading(
     settings: SourceSettings,
-    known: Mapping[str, dict[Key, KnownRow]],
+    histories: Mapping[str, History],
     transport: httpx.AsyncBaseTransport | None = None,
+    *,
+    full: bool = False,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reading:
-    """PostHog, ready to be read: rows like those in `known` (by qualified table name) are left out."""
+    """PostHog, ready to be read: rows the warehouse holds already (`histories`, by qualified table name) are left out."""
 
     def plan_tables(client: ApiClient) -> Sequence[ListPlan]:
         recordings = DesktopRecordings(client, settings.project_id)
-        return [ListPlan(DESKTOP_RECORDINGS, recordings.walk, recordings.ask, _sees_everything)]
+        return [
+            ListPlan(
+                DESKTOP_RECORDINGS,
+                recordings.walk,
+                recordings.ask,
+                _sees_everything,
+                rewalk=recordings.rewalk,
+                step=recordings.step,
+            )
+        ]
 
-    return Reading(VENDOR, lambda: open_client(settings, transport), plan_tables, TABLES, known)
+    return Reading(
+        settings,
+        lambda: open_client(settings, transport),
+        plan_tables,
+        TABLES,
+        histories,
+        full=full,
+        clock=clock,
+    )
 
 
 async def _sees_everything(_: Traffic) -> bool:

@@ -7,6 +7,7 @@ DESKTOP_RECORDINGS = Table(
     name="desktop_recordings",
     key="id",
     cursor="updated_at",
+    order="started_at",
     description="One row per recorded meeting.",
     columns=(
         Column("id", Type.TEXT, "Identifies the meeting."),

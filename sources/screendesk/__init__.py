@@ -17,7 +17,8 @@ alone, so nothing is ever marked deleted unless the token may list users. Users 
 Token: personal, from Profile -> API, Enterprise plan. Docs: https://docs.screendesk.io/api
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import dlt
@@ -26,10 +27,10 @@ from dlt.extract import DltResource
 
 from sources._http import ApiClient, Credential, RecordMissing, Refused, RetryPolicy, Traffic
 from sources._pages import by_page_number
+from sources._plan import Answer, History, ListPlan, Presence
 from sources._reading import Reading
 from sources._resource import whole_tables
 from sources._settings import SourceSettings
-from sources._sweep import Answer, KnownRow, ListPlan, Presence
 from sources._tables import Key
 from sources.screendesk.tables import RECORDINGS, TABLES, USERS
 
@@ -86,6 +87,10 @@ def plan_tables(client: ApiClient) -> Sequence[ListPlan]:
             lambda traffic: by_page_number(client, "/recordings", list_key="records", traffic=traffic),
             ask_recording,
             is_admin,
+            step=lambda traffic: by_page_number(
+                client, "/recordings", list_key="records", traffic=traffic, ahead=False
+            ),
+            cleaned_at_midnight=True,
         ),
         ListPlan(
             USERS,
@@ -98,11 +103,22 @@ def plan_tables(client: ApiClient) -> Sequence[ListPlan]:
 
 def open_reading(
     settings: SourceSettings,
-    known: Mapping[str, dict[Key, KnownRow]],
+    histories: Mapping[str, History],
     transport: httpx.AsyncBaseTransport | None = None,
+    *,
+    full: bool = False,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reading:
-    """Screendesk, ready to be read: rows like those in `known` (by qualified table name) are left out."""
-    return Reading(VENDOR, lambda: open_client(settings, transport), plan_tables, TABLES, known)
+    """Screendesk, ready to be read: rows the warehouse holds already (`histories`, by qualified table name) are left out."""
+    return Reading(
+        settings,
+        lambda: open_client(settings, transport),
+        plan_tables,
+        TABLES,
+        histories,
+        full=full,
+        clock=clock,
+    )
 
 
 async def probe(client: ApiClient, settings: SourceSettings) -> str:  # noqa: ARG001 - one signature for every source

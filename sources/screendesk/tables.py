@@ -7,6 +7,7 @@ RECORDINGS = Table(
     name="recordings",
     key="uuid",
     cursor="metadata__updated_at",
+    order="metadata__created_at",
     description="One row per screen recording or live call.",
     columns=(
         Column("uuid", Type.TEXT, "Identifies the recording."),

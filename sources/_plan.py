@@ -1,0 +1,128 @@
+"""What reading a table needs to know beforehand, and what it came to."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from sources._http import ApiError, Traffic
+from sources._pages import Walk
+from sources._schema import Table
+from sources._tables import Batch, Key, Quarantined
+
+
+class Presence(Enum):
+    """The vendor's answer for one key, where it is not a record in the list's shape."""
+
+    GONE = "gone"
+    PRESENT = "present"
+
+
+Answer = dict[str, Any] | Presence
+Ask = Callable[[Key, Traffic], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """What the warehouse holds of one row.
+
+    Attributes:
+        row_hash: content hash.
+        cursor: the row's cursor in microseconds since 1970, None where it has none.
+        deleted: whether it is marked deleted.
+    """
+
+    row_hash: str
+    cursor: int | None
+    deleted: bool
+
+
+@dataclass(frozen=True)
+class ListPlan:
+    """How one table is read.
+
+    Attributes:
+        table: the declared table.
+        walk: starts one pass over the vendor's list.
+        ask: asks the vendor for one record by key.
+        sees_everything: whether the token may see the whole account; asked only before rows are marked deleted.
+        prepare: brings a record into the declared shape.
+        rewalk: starts a further pass, where the vendor's list needs another way to be read when the first failed.
+        step: starts a pass that fetches a page only when it is taken; needed for light passes.
+        cleaned_at_midnight: the vendor deletes rows at midnight UTC, so a pass across it proves nothing gone.
+    """
+
+    table: Table
+    walk: Walk
+    ask: Ask
+    sees_everything: Callable[[Traffic], Awaitable[bool]]
+    prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    rewalk: Walk | None = None
+    step: Walk | None = None
+    cleaned_at_midnight: bool = False
+
+
+@dataclass
+class History:
+    """What is known of a table from earlier runs.
+
+    Attributes:
+        known: what the warehouse holds, by key; updated as rows are handed on.
+        last_full_at: when the last complete full sweep began; None before the first.
+        order_held: whether that sweep saw the list in the order light passes rely on.
+        last_complete: whether the table's last run was complete.
+        quarantined: records without usable key that the last full sweep met; the vendor counts them too.
+        same_token: whether the token is the one that read the table last.
+    """
+
+    known: dict[Key, KnownRow] = field(default_factory=dict)
+    last_full_at: datetime | None = None
+    order_held: bool = False
+    last_complete: bool = False
+    quarantined: int = 0
+    same_token: bool = True
+
+
+@dataclass
+class Outcome:
+    """What reading one table came to; the source of its receipt.
+
+    Attributes:
+        sweep_kind: `full` or `light`.
+        sweep_reason: why that kind.
+        expected_live: rows the warehouse must hold live if the reading is complete.
+        present_unlisted: rows a clean pass did not show, which exist all the same when asked for.
+    """
+
+    table: Table
+    started_at: datetime
+    finished_at: datetime | None = None
+    sweep_kind: str = "full"
+    sweep_reason: str = ""
+    vendor_count: int | None = None
+    distinct_read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    quarantined: int = 0
+    passes: int = 0
+    pages: int = 0
+    complete: bool = False
+    reason: str = ""
+    error: ApiError | None = None
+    newest_cursor: int | None = None
+    order_held: bool = True
+    gone: list[Key] = field(default_factory=list)
+    present_unlisted: int = 0
+    expected_live: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A piece of a table on its way to the loader; rows of one slice are committed together and have distinct keys."""
+
+    number: int
+    batch: Batch | None
+    quarantined: list[Quarantined]
