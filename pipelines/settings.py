@@ -26,6 +26,7 @@ BASE_URLS: Final = {
 
 # requests in flight, requests started per second; reasons are in .dlt/config.toml
 POLITE: Final = {"screendesk": (2, 2.0), "getscreen": (1, 1.0), "posthog": (2, 1.2)}
+LOOKBACK_DAYS: Final = {"screendesk": 0.25, "getscreen": 7.0, "posthog": 0.25}
 LOCAL: Final = (8, 0.0)
 """On loopback there is nobody to be polite to."""
 
@@ -156,7 +157,7 @@ def _source(vendor: str, secret: str) -> SourceSettings:
         base_url=base_url,
         max_concurrency=_number(f"{prefix}.max_concurrency", concurrency, int, least=1, most=64),
         requests_per_second=_number(f"{prefix}.requests_per_second", rate, float, least=0),
-        lookback_days=_number(f"{prefix}.lookback_days", 7.0, float, least=0),
+        lookback_days=_number(f"{prefix}.lookback_days", LOOKBACK_DAYS[vendor], float, least=0),
         full_sweep_every=_number(f"{prefix}.full_sweep_every", 1.0, float, least=0),
         project_id=project_id,
     )

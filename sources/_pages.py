@@ -27,12 +27,14 @@ class ListPage:
         count: the vendor's count of the whole list, as said on this page; None where it said none.
         in_place: whether the page is the one that was asked for.
         problem: what is wrong with the page's place, for a receipt; empty when in place.
+        overlap: how many records at the end the next page holds as well.
     """
 
     records: list[Any]
     count: int | None
     in_place: bool
     problem: str = ""
+    overlap: int = 0
 
 
 Walk = Callable[[Traffic], AsyncGenerator[ListPage, None]]
@@ -100,25 +102,32 @@ def _numbered_page(records: list[Any], pagination: dict[str, Any], number: int) 
 
 
 async def by_next_offset(
-    client: ApiClient, path: str, *, list_key: str, limit: int, traffic: Traffic, ahead: bool = True
+    client: ApiClient, path: str, *, list_key: str, limit: int, traffic: Traffic, overlap: int = 0, ahead: bool = True
 ) -> AsyncGenerator[ListPage, None]:
     """Walk a list by limit and offset, with an absolute `next` (PostHog).
 
-    `next` is used for its query alone: it tells the step the server really makes, and that there is more. Without
-    `ahead` a page is fetched only when it is taken.
+    `next` is used for its query alone: it tells the step the server really makes, and that there is more. With an
+    `overlap`, each page ends with the first records of the next one, so equals in the list's order that swap places
+    between two requests are still seen in one reply, as long as there are no more of them than that. Without `ahead` a
+    page is fetched only when it is taken.
 
     Raises:
         ApiError: a page could not be had.
     """
 
     async def fetch(offset: int) -> dict[str, Any]:
-        return await client.get_list(path, {"limit": limit, "offset": offset}, list_key=list_key, traffic=traffic)
+        asked = {"limit": limit + overlap, "offset": offset}
+        return await client.get_list(path, asked, list_key=list_key, traffic=traffic)
 
     first = await fetch(0)
-    step = _next_offset(first) or limit
-    count = _integer(first.get("count"))
+    size = _next_offset(first) or limit + overlap
+    # a server that clamps the limit below the overlap leaves none
+    shared = overlap if size > overlap else 0
+    step = size - shared
+    count = _integer(first.get("count")) or 0
     offset, reply, guard = 0, first, _Guard()
-    pages = _Ahead(lambda i: fetch(i * step), 1, -(-(count or 0) // step) - 1, 2 * client.concurrency if ahead else 0)
+    window = 2 * client.concurrency if ahead else 0
+    pages = _Ahead(lambda i: fetch(i * step), 1, -(-(count - shared) // step) - 1, window)
     try:
         while True:
             records, upcoming = reply[list_key], _next_offset(reply)
@@ -126,11 +135,12 @@ async def by_next_offset(
                 yield ListPage([], None, in_place=False, problem=stuck)
                 return
             problem = ""
-            if upcoming is not None and upcoming != offset + step:
+            if upcoming is not None and upcoming != offset + size:
                 problem = f"the page at offset {offset} names offset {upcoming} as the next"
-            elif upcoming is not None and len(records) != step:
-                problem = f"the page at offset {offset} holds {len(records)} records, not {step}"
-            yield ListPage(records, _integer(reply.get("count")), not problem, problem)
+            elif upcoming is not None and len(records) != size:
+                problem = f"the page at offset {offset} holds {len(records)} records, not {size}"
+            repeated = 0 if upcoming is None else shared
+            yield ListPage(records, _integer(reply.get("count")), not problem, problem, repeated)
             if not records or upcoming is None:
                 return
             offset += step

@@ -185,7 +185,7 @@ class Sweep:
             self.outcome.vendor_count = page.count
         seen.add(page)
         read = self._comparer.converter.read(page.records)
-        return read, read.orders
+        return read, read.orders[: len(read.orders) - page.overlap]
 
     # -- vanished
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from pipelines.settings import BASE_URLS, DLT_ENVIRONMENT, POLITE, SECRET_KEYS, VENDORS
+from pipelines.settings import BASE_URLS, DLT_ENVIRONMENT, LOOKBACK_DAYS, POLITE, SECRET_KEYS, VENDORS
 from pipelines.sync import ALL_TABLES
 from sources._schema import every_table
 from sources._settings import SourceSettings
@@ -55,7 +55,7 @@ def test_the_values_shown_in_config_toml_are_the_defaults() -> None:
             "base_url": BASE_URLS[vendor],
             "max_concurrency": POLITE[vendor][0],
             "requests_per_second": POLITE[vendor][1],
-            "lookback_days": defaults.lookback_days,
+            "lookback_days": LOOKBACK_DAYS[vendor],
             "full_sweep_every": defaults.full_sweep_every,
         }
         section = dict(shown["sources"][vendor])

@@ -49,10 +49,12 @@ async def collect(walk: AsyncGenerator[ListPage, None]) -> list[ListPage]:
         return [page async for page in pages]
 
 
-def walk(world: World, vendor: str, limit: int = 100, concurrency: int = 4) -> list[ListPage]:
+def walk(world: World, vendor: str, limit: int = 100, concurrency: int = 4, *, again: bool = False) -> list[ListPage]:
     async def run() -> list[ListPage]:
         token = getattr(world, vendor).token
         async with client_of(vendor, httpx.ASGITransport(create_app(world)), token, concurrency) as client:
+            if again:
+                return await collect(posthog.DesktopRecordings(client, "4242", limit).rewalk(Traffic()))
             return await collect(walk_of(vendor, client, limit))
 
     return asyncio.run(run())
@@ -120,7 +122,7 @@ def test_a_next_address_is_used_for_its_query_alone(count: int) -> None:
     world = World(recordings=0, connections=0, meetings=count)
     world.posthog.settings.next_scheme, world.posthog.settings.next_host = "http", "evil.example"
     pages = walk(world, "posthog", limit=20)
-    assert sorted(r["id"] for r in records(pages)) == sorted(world.posthog.desktop_recordings.keys())
+    assert {r["id"] for r in records(pages)} == set(world.posthog.desktop_recordings.keys())
     assert not problems(pages)
 
 
@@ -136,6 +138,29 @@ def test_a_server_that_serves_fewer_than_asked_is_followed() -> None:
     pages, _ = scripted(answer, "posthog", limit=100)
     assert records(pages) == rows
     assert not problems(pages)
+
+
+def test_equals_that_swap_places_are_seen_when_pages_overlap_by_as_many() -> None:
+    """Catches ties split between two pages: one of them read twice, the other never, on a list that stands still."""
+    world = World(recordings=0, connections=0, meetings=60)
+    table = world.posthog.desktop_recordings
+    for index, key in enumerate(table.keys()):
+        table.update(key, {"started_at": f"2026-10-{10 + index // 6:02}T10:00:00Z"})
+    for _ in range(10):
+        pages = walk(world, "posthog", limit=10)
+        assert {r["id"] for r in records(pages)} == set(table.keys())
+        assert not problems(pages)
+
+
+def test_equals_that_fill_a_page_are_asked_for_in_a_larger_one() -> None:
+    """Catches re-reading by luck: 40 meetings that began together, in another order with each request."""
+    world = World(recordings=0, connections=0, meetings=50)
+    table = world.posthog.desktop_recordings
+    for key in table.keys()[:40]:
+        table.update(key, {"started_at": "2026-10-10T10:00:00Z"})
+    for _ in range(5):
+        pages = walk(world, "posthog", limit=10, again=True)
+        assert sorted(r["id"] for r in records(pages)) == sorted(table.keys())
 
 
 # ---- what must not pass for clean
@@ -347,9 +372,9 @@ def test_probing_posthog_costs_one_request() -> None:
 
 
 def test_posthog_falls_back_to_environments_and_stays_there() -> None:
-    world = World(recordings=0, connections=0, meetings=7)
+    world = World(recordings=0, connections=0, meetings=40)
     world.posthog.settings.projects_prefix = False
-    assert len(records(walk(world, "posthog", limit=3))) == 7
+    assert len({r["id"] for r in records(walk(world, "posthog", limit=10))}) == 40
     paths = [r.path.split("/")[3] for r in world.requests]
     assert paths == ["projects", "environments", "environments", "environments"]
 

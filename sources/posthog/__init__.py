@@ -40,6 +40,8 @@ VENDOR = "posthog"
 BASE_URL = "https://us.posthog.com"
 PAGE_LIMIT = 100
 """The server's own default; it sets no maximum, but list rows carry whole transcripts."""
+OVERLAP = 10
+"""Meetings that start at the same instant are few; a pass that meets more of them is read again another way."""
 
 RETIRED = (
     "PostHog knows no desktop recordings for this project, neither under /api/projects/ nor /api/environments/ (404). "
@@ -62,7 +64,9 @@ class DesktopRecordings:
     def walk(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
         """One pass over the list, pages side by side."""
         return self._under_known_prefix(
-            lambda path: by_next_offset(self._client, path, list_key="results", limit=self._page_limit, traffic=traffic)
+            lambda path: by_next_offset(
+                self._client, path, list_key="results", limit=self._page_limit, overlap=OVERLAP, traffic=traffic
+            )
         )
 
     def step(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
