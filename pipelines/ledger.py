@@ -97,10 +97,10 @@ CREATE TABLE IF NOT EXISTS ops.origins (
 );
 CREATE OR REPLACE VIEW ops.freshness AS
 WITH newest AS (
-    SELECT * FROM ops.receipts QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY started_at DESC) = 1
+    SELECT * FROM ops.receipts QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY rowid DESC) = 1
 ), newest_complete AS (
     SELECT * FROM ops.receipts WHERE complete
-    QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY started_at DESC) = 1
+    QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY rowid DESC) = 1
 )
 SELECT
     newest.vendor,
@@ -253,17 +253,20 @@ def drop_staging(path: Path, vendors: Sequence[str]) -> None:
 
 
 def history_of(path: Path, table: Table, *, same_token: bool) -> History:
-    """What is known of a table: the rows the warehouse holds, and how its last runs went."""
+    """What is known of a table: the rows the warehouse holds, and how its last runs went.
+
+    The last receipt is the one written last, not the one dated latest: clocks jump.
+    """
     name = table.qualified_name
     cursor = f'epoch_us("{table.cursor}")' if table.cursor else "NULL"
     with connect(path, read_only=True) as con:
         rows = con.execute(f'SELECT "{table.key}", _row_hash, {cursor}, _deleted_at IS NOT NULL FROM {name}').fetchall()
         last = con.execute(
-            "SELECT complete FROM ops.receipts WHERE table_name = ? ORDER BY started_at DESC LIMIT 1", [name]
+            "SELECT complete FROM ops.receipts WHERE table_name = ? ORDER BY rowid DESC LIMIT 1", [name]
         ).fetchall()
         full = con.execute(
             "SELECT started_at, order_held, quarantined FROM ops.receipts "
-            "WHERE table_name = ? AND complete AND sweep_kind = 'full' ORDER BY started_at DESC LIMIT 1",
+            "WHERE table_name = ? AND complete AND sweep_kind = 'full' ORDER BY rowid DESC LIMIT 1",
             [name],
         ).fetchall()
     history = History(
