@@ -1,7 +1,6 @@
 """dlt's part of a run: one pipeline per vendor on the private database, loaded slice by slice."""
 
 import logging
-import shutil
 from collections.abc import Callable
 
 import dlt
@@ -35,20 +34,22 @@ class VendorLoader:
         )
 
     def drain(self) -> None:
-        """Finish what an earlier run left between reading and commit.
+        """Finish what an earlier run left between reading and commit, and remove what it left beside.
 
         A package that cannot be loaded is dropped: its rows are not in the warehouse, so this run reads them again.
         """
-        if not self._pipeline.has_pending_data:
-            return
-        log.info("finishing what an earlier run of %s left", self._vendor)
-        try:
-            self._normalize_and_load()
-        except LoadFailed as failure:
-            log.warning("dropping a load of %s that cannot be finished: %s", self._vendor, failure)
-            # the whole folder goes: everything in it can be had again from the database and the vendor
-            self._pipeline.deactivate()
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._pipeline.has_pending_data:
+            log.info("finishing what an earlier run of %s left", self._vendor)
+            try:
+                self._normalize_and_load()
+            except LoadFailed as failure:
+                log.warning("dropping a load of %s that cannot be finished: %s", self._vendor, failure)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Empty dlt's folder: once nothing is pending, the database holds all that matters, and what is left is copies."""
+        if any(path.is_file() and path.name != "state.json" for path in self._folder.rglob("*")):
+            self._pipeline.drop()
 
     def load_slice(self, reading: Reading, before_commit: Callable[[], None]) -> None:
         """Load the next slice of every table, all of it in one transaction.

@@ -256,6 +256,7 @@ class _Run:
             try:
                 while any(feed.has_rows() for feed in reading.feeds.values()):
                     loader.load_slice(reading, before_commit=lambda: self._keep_findings(reading))
+                loader.tidy()
             except LoadFailed as error:
                 failure = str(error)
         self._keep_findings(reading)

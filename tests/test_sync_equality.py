@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from conftest import Desk, small_world
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from truth import ROOT_NAMES, Truth, check_ledger, query, stored_tables, writes
 
@@ -131,7 +131,7 @@ def change_getscreen(world: World) -> None:
     connections.update(ids[0], {"client": []})
     connections.update(ids[1], {"client": None, "agent": [], "video": ""})
     connections.update(ids[2], {"client": {"login": "bare", "geo": [], "team": {"id": 0}}, "url": "/one-two-three"})
-    connections.update(ids[3], {"client": "nobody", "agent": {"id": "0", "geo": ""}, "support_id": "00042"})
+    connections.update(ids[3], {"client": "nobody", "agent": {"id": "0", "geo": ""}, "support_id": "42"})
     connections.update(ids[4], {"client": [{"geo": "Mars"}, None, {"geo": {"ip": 1}}], "agent.id": "seven"})
     connections.update(ids[5], {"video": "https://st.getscreen.example/v/1.mp4?apikey=k#t", "support_id": 0})
     connections.update(ids[6], {"video": {"url": "https://st.getscreen.example/2.mp4#a?b", "size": "big"}, "stop": 0})
@@ -336,6 +336,8 @@ STEPS = st.lists(
 @given(steps=STEPS)
 @settings(
     max_examples=15,
+    # a try takes a second: shrinking would outlast the time limit, which then hides the difference that was found
+    phases=[Phase.generate],
     deadline=None,
     derandomize=True,
     database=None,
@@ -354,7 +356,7 @@ def test_any_history_ends_in_equality(
     for kind, *details in steps:
         if kind != "sync":
             take_step(loop.world, removed, kind, *details)
-        elif synced < 2:
+        elif synced < 1:
             synced += 1
             loop.sync()
     loop.sync()

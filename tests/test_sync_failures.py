@@ -79,11 +79,6 @@ def test_a_wrong_token_names_its_setting_and_costs_only_its_vendor(vendor: str, 
     assert not any(TOKENS[other] in finished.output for other in TOKENS if other != vendor)
     Truth(world).check(sandboxed.published, tables=others)
     check_ledger(sandboxed.published, world, latest_run(sandboxed), incomplete=tables_of(vendor))
-    # put right, the next run has everything
-    sandboxed.environment[TOKENS[vendor]] = getattr(world, vendor).token
-    run_id = sandboxed.sync().report["run_id"]
-    Truth(world).check(sandboxed.published)
-    check_ledger(sandboxed.published, world, run_id)
 
 
 @pytest.mark.parametrize("command", [["sync"], ["sync", "posthog"], ["check"]], ids=" ".join)
@@ -171,7 +166,7 @@ def test_a_token_that_sees_less_than_before_deletes_nothing(sandboxed: Desk, wor
         ({"SOURCES__POSTHOG__REQUESTS_PER_SECOND": "nan"}, [], ["SOURCES__POSTHOG__REQUESTS_PER_SECOND"]),
         ({"SOURCES__POSTHOG__PROJECT_ID": ""}, [], ["SOURCES__POSTHOG__PROJECT_ID"]),
         ({"SOURCES__POSTHOG__PROJECT_ID": "@current"}, [], ["SOURCES__POSTHOG__PROJECT_ID"]),
-        ({"SOURCES__GETSCREEN__API_KEY": "two words"}, [], ["SOURCES__GETSCREEN__API_KEY"]),
+        ({"SOURCES__GETSCREEN__API_KEY": "tök"}, [], ["SOURCES__GETSCREEN__API_KEY"]),
         ({"SOURCES__SCREENDESK__BASE_URL": "http://app.example/api/v2"}, [], ["SOURCES__SCREENDESK__BASE_URL"]),
         ({"SOURCES__GETSCREEN__BASE_URL": "ftp://127.0.0.1/v1"}, [], ["SOURCES__GETSCREEN__BASE_URL"]),
         ({"SOURCES__POSTHOG__BASE_URL": "https://me:pw@posthog.example"}, [], ["SOURCES__POSTHOG__BASE_URL"]),
@@ -179,7 +174,7 @@ def test_a_token_that_sees_less_than_before_deletes_nothing(sandboxed: Desk, wor
     ],
     ids=[
         "unknown-vendor", "vendor-in-capitals", "words-for-a-number", "no-concurrency", "negative-rate", "nan-rate",
-        "no-project", "moving-project", "token-with-space", "plain-http", "other-scheme", "password-in-url", "option",
+        "no-project", "moving-project", "token-with-umlaut", "plain-http", "other-scheme", "password-in-url", "option",
     ],
 )  # fmt: skip
 def test_wrong_use_names_the_setting_and_touches_nothing(
@@ -203,31 +198,31 @@ def test_a_broken_settings_file_is_named(sandboxed: Desk) -> None:
     assert not sandboxed.warehouse.exists()
 
 
-@pytest.mark.parametrize(
-    "lost", [(), ("work",), ("generations", "current")], ids=["whole", "no-work", "no-generations"]
-)
-def test_a_warehouse_refuses_another_account(
-    lost: tuple[str, ...], sandboxed: Desk, world: World, serve: Serve
-) -> None:
+def test_a_warehouse_refuses_another_account(sandboxed: Desk, world: World, serve: Serve) -> None:
     """Two accounts mixed in one warehouse, in which each looks like a mass deletion to the other."""
-
     sandboxed.sync()
-    for name in lost:
-        path = sandboxed.warehouse / name
-        path.unlink() if path.is_symlink() else shutil.rmtree(path)
-    before = contents(sandboxed.warehouse)
     right = dict(sandboxed.environment)
     elsewhere = serve(world).environment()
     world.requests.clear()
-    for name in ("SOURCES__SCREENDESK__BASE_URL", "SOURCES__POSTHOG__PROJECT_ID"):
-        other = elsewhere[name] if name.endswith("URL") else "4343"
-        sandboxed.environment = right | {name: other}
-        refused(sandboxed.run("sync"), name, right[name], other, "DESKHOUSE__WAREHOUSE_DIR")
+    aside = sandboxed.root / "aside"
+    for lost in ("", "generations", "work"):
+        # the warehouse remembers with either half of it gone
+        sandboxed.warehouse.rename(aside)
+        shutil.copytree(aside, sandboxed.warehouse, symlinks=True)
+        if lost:
+            shutil.rmtree(sandboxed.warehouse / lost)
+        before = contents(sandboxed.warehouse)
+        for name in ("SOURCES__SCREENDESK__BASE_URL", "SOURCES__POSTHOG__PROJECT_ID"):
+            other = elsewhere[name] if name.endswith("URL") else "4343"
+            sandboxed.environment = right | {name: other}
+            refused(sandboxed.run("sync"), name, right[name], other, "DESKHOUSE__WAREHOUSE_DIR")
+        after = contents(sandboxed.warehouse)
+        after.pop("work/lock", None)
+        before.pop("work/lock", None)
+        assert after == before, lost
+        shutil.rmtree(sandboxed.warehouse)
+        aside.rename(sandboxed.warehouse)
     assert world.requests.entries == []
-    after = contents(sandboxed.warehouse)
-    after.pop("work/lock", None)
-    before.pop("work/lock", None)
-    assert after == before
     # the same address written another way is the same account
     url = right["SOURCES__SCREENDESK__BASE_URL"]
     sandboxed.environment = right | {"SOURCES__SCREENDESK__BASE_URL": url.replace("http://", "HTTP://") + "/"}
@@ -295,14 +290,16 @@ def test_a_vendor_in_trouble_loses_no_row_and_holds_nobody_up(sandboxed: Desk, w
     truth = Truth(world)
     sandboxed.sync()
     truth.check(sandboxed.published)
-    # the vendors take turns: they share the code that meets these, up to their paging
-    turns = [(trouble, [list(TOKENS)[number % len(TOKENS)]]) for number, trouble in enumerate(TROUBLES)]
-    for trouble, vendors in [*turns, ("suddenly no records", list(TOKENS))]:
-        troubled = {name for vendor in vendors for name in tables_of(vendor)}
+    # two vendors at a time, taking turns: they share the code that meets these, up to their paging
+    vendors = list(TOKENS)
+    turns = [(vendors[number % len(vendors)], kind) for number, kind in enumerate(TROUBLES)]
+    rounds = [dict(turns[at : at + 2]) for at in range(0, len(turns), 2)]
+    for trouble in [*rounds, dict.fromkeys(vendors, "suddenly no records")]:
+        troubled = {name for vendor in trouble for name in tables_of(vendor)}
         world.live_a_day()
         before = {name: rows for name, rows in writes(sandboxed.published).items() if name in troubled}
-        for vendor in vendors:
-            world.faults.add(Fault(vendor=vendor, times=None, **TROUBLES[trouble]))
+        for vendor, kind in trouble.items():
+            world.faults.add(Fault(vendor=vendor, times=None, **TROUBLES[kind]))
         finished = sandboxed.sync(code=1)
         world.faults.clear()
         truth.check(sandboxed.published, tables=set(ROOT_NAMES) - troubled)

@@ -116,16 +116,16 @@ def _flatten(
                 try:
                     values[column.name] = _stored(schema, path, column.type.value, value)
                 except MisfitError:
-                    extra[".".join(path)] = _clean(value, name)
+                    extra[".".join(path)] = _clean(schema, value, path)
             elif path in list_paths:
                 lists[path] = value
             elif path in objects:
                 if isinstance(value, dict):
                     walk(value, path)
                 elif not _is_nothing(schema, value):
-                    extra[".".join(path)] = _clean(value, name)
-            elif name not in LIVE_ACCESS and not (schema == "getscreen" and path == ("url",)):
-                extra[".".join(path)] = _clean(value, name)
+                    extra[".".join(path)] = _clean(schema, value, path)
+            elif not _is_live_access(schema, path):
+                extra[".".join(path)] = _clean(schema, value, path)
 
     walk(record, ())
     return values, extra, lists
@@ -137,7 +137,7 @@ def _items(table: Table, child: ChildTable, value: Any, extra: Record) -> list[A
     if isinstance(value, dict) and child.name == "connections__client":
         return [value]
     if not _is_nothing(table.schema, value):
-        extra[".".join(child.path)] = _clean(value, child.path[-1])
+        extra[".".join(child.path)] = _clean(table.schema, value, child.path)
     return []
 
 
@@ -146,11 +146,11 @@ def _child_row(table: Table, child: ChildTable, key: Any, index: int, item: Any)
     if [column.name for column in child.columns] == ["value"]:
         values, extra = {"value": _text(item) if isinstance(item, str) else None}, {}
         if item is not None and not isinstance(item, str):
-            extra = {"value": _clean(item, "")}
+            extra = {"value": _clean(table.schema, item, child.path)}
     else:
         values, extra, _ = _flatten(table.schema, item if isinstance(item, dict) else {}, child.columns, [])
         if item is not None and not isinstance(item, dict):
-            extra = {"value": _clean(item, child.path[-1])}
+            extra = {"value": _clean(table.schema, item, child.path)}
     return {child.parent_key: key, "_dlt_list_idx": index, **values, "_extra": canonical(extra) if extra else None}
 
 
@@ -203,13 +203,24 @@ def _text(value: str) -> str:
     return value.replace("\x00", "")
 
 
-def _clean(value: Any, name: str) -> Any:
+def _is_live_access(schema: str, path: Path_) -> bool:
+    """Links that are never stored: docs/tables.md promises it wherever they appear, `url` of Getscreen included."""
+    return path[-1] in LIVE_ACCESS or (schema == "getscreen" and path[-1] == "url" and not _in_video(path))
+
+
+def _in_video(path: Path_) -> bool:
+    return any("video" in name.lower() for name in path)
+
+
+def _clean(schema: str, value: Any, path: Path_) -> Any:
     if isinstance(value, dict):
-        return {_text(n): _clean(v, n) for n, v in value.items() if n not in LIVE_ACCESS}
+        return {
+            _text(n): _clean(schema, v, (*path, n)) for n, v in value.items() if not _is_live_access(schema, (*path, n))
+        }
     if isinstance(value, list):
-        return [_clean(item, name) for item in value]
+        return [_clean(schema, item, path) for item in value]
     if isinstance(value, str):
-        is_video = "video" in name.lower() and value.startswith(("http://", "https://"))
+        is_video = _in_video(path) and value.startswith(("http://", "https://"))
         return _text(value.split("?")[0].split("#")[0] if is_video else value)
     return value
 
@@ -450,8 +461,10 @@ def check_ledger(
         _, unkeyed = expected_rows(table, served)
         assert (receipt["complete"], receipt["reason"]) == (True, ""), name
         assert receipt["vendor_count"] == len(served), name
-        assert receipt["quarantined"] == unkeyed, name
-        assert receipt["distinct_read"] == receipt["live_rows"] == len(served) - unkeyed, name
+        assert receipt["live_rows"] == len(served) - unkeyed, name
+        if receipt["sweep_kind"] == "full":
+            assert receipt["quarantined"] == unkeyed, name
+            assert receipt["distinct_read"] == receipt["live_rows"], name
         assert receipt["inserted"] + receipt["updated"] + receipt["unchanged"] == receipt["distinct_read"], name
         assert receipt["bytes_read"] > 0, name
         assert receipt["passes"] == 1, name
