@@ -23,20 +23,25 @@ def _():
 
 @app.cell
 def _(mo, warehouse):
-    freshness = warehouse.sql(
-        """
+    freshness = (
+        warehouse.sql(
+            """
         SELECT table_name, live_rows, data_through, last_run_complete AS complete, last_run_reason AS reason
         FROM ops.freshness ORDER BY table_name
         """
-    ).arrow().read_all()
+        )
+        .arrow()
+        .read_all()
+    )
     mo.vstack([mo.md("## What is in the warehouse, and how fresh is it?"), mo.ui.table(freshness.to_pylist())])
     return (freshness,)
 
 
 @app.cell
 def _(mo, warehouse):
-    sessions = warehouse.sql(
-        """
+    sessions = (
+        warehouse.sql(
+            """
         SELECT strftime(date_trunc('week', started_at), '%Y-%m-%d') AS week, tool, count(*) AS sessions
         FROM (
             SELECT metadata__created_at AS started_at, 'Screendesk' AS tool, _deleted_at FROM screendesk.recordings
@@ -46,16 +51,17 @@ def _(mo, warehouse):
         WHERE _deleted_at IS NULL AND started_at IS NOT NULL
         GROUP BY ALL ORDER BY ALL
         """
-    ).arrow().read_all()
+        )
+        .arrow()
+        .read_all()
+    )
     mo.md("## How many sessions a week, in which tool?")
     return (sessions,)
 
 
 @app.cell
 def _(alt, sessions):
-    colours = alt.Scale(
-        domain=["Screendesk", "Getscreen.me", "PostHog"], range=["#5B5BD6", "#12A594", "#F76B15"]
-    )
+    colours = alt.Scale(domain=["Screendesk", "Getscreen.me", "PostHog"], range=["#5B5BD6", "#12A594", "#F76B15"])
     alt.Chart(alt.Data(values=sessions.to_pylist())).mark_bar().encode(
         x=alt.X("week:O", title="week starting"),
         y=alt.Y("sessions:Q", title="sessions"),

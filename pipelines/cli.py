@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from pipelines.interrupt import Interrupted, signals_interrupt
+from pipelines.interrupt import Interrupted, signals_ignored, signals_interrupt
 from pipelines.settings import SettingsError, configure_dlt
 
 if TYPE_CHECKING:
@@ -58,7 +58,11 @@ def main() -> None:
     configure_dlt()
     try:
         with signals_interrupt():
-            app(standalone_mode=True)
+            try:
+                app(standalone_mode=True)
+            finally:
+                # the outcome is decided: a signal while the interpreter ends must not contradict it
+                signals_ignored()
     except SettingsError as error:
         sys.exit(_fail(str(error), 2))
     except Interrupted as interruption:

@@ -13,9 +13,15 @@ class Interrupted(BaseException):
         self.signal = number
 
 
+def signals_ignored() -> None:
+    """From here on Ctrl-C and SIGTERM do nothing."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Within this context Ctrl-C and SIGTERM raise `Interrupted`."""
+    """Within this context Ctrl-C and SIGTERM raise `Interrupted`, unless they are ignored by its end."""
 
     def interrupt(number: int, _: object) -> None:
         raise Interrupted(number)
@@ -25,4 +31,5 @@ def signals_interrupt() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is interrupt:
+                signal.signal(number, handler)

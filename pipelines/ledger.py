@@ -259,10 +259,13 @@ def history_of(path: Path, table: Table, *, same_token: bool) -> History:
     """
     name = table.qualified_name
     cursor = f'epoch_us("{table.cursor}")' if table.cursor else "NULL"
+    span = "".join(f', epoch_us("{column}")' for column in table.span or ())
     with connect(path, read_only=True) as con:
-        rows = con.execute(f'SELECT "{table.key}", _row_hash, {cursor}, _deleted_at IS NOT NULL FROM {name}').fetchall()
+        rows = con.execute(
+            f'SELECT "{table.key}", _row_hash, {cursor}, _deleted_at IS NOT NULL{span} FROM {name}'
+        ).fetchall()
         last = con.execute(
-            "SELECT complete FROM ops.receipts WHERE table_name = ? ORDER BY rowid DESC LIMIT 1", [name]
+            "SELECT complete, cursor_after FROM ops.receipts WHERE table_name = ? ORDER BY rowid DESC LIMIT 1", [name]
         ).fetchall()
         full = con.execute(
             "SELECT started_at, order_held, quarantined FROM ops.receipts "
@@ -270,10 +273,12 @@ def history_of(path: Path, table: Table, *, same_token: bool) -> History:
             [name],
         ).fetchall()
     history = History(
-        known={key: KnownRow(row_hash, at, deleted) for key, row_hash, at, deleted in rows},
+        known={key: KnownRow(*row) for key, *row in rows},
         last_complete=bool(last and last[0][0]),
         same_token=same_token,
     )
+    if table.span and history.last_complete and last[0][1]:
+        history.checkpoint = datetime.fromisoformat(last[0][1])
     if full:
         history.last_full_at, history.order_held, history.quarantined = full[0]
     return history
@@ -332,7 +337,7 @@ def _receipt(con: duckdb.DuckDBPyConnection, outcome: Outcome, now: datetime) ->
     live = _one(con, f"SELECT count(*) FROM {name} WHERE _deleted_at IS NULL")
     before = _one(
         con,
-        "SELECT max(cursor_after) FROM ops.receipts WHERE table_name = ? AND complete",
+        "SELECT last(cursor_after ORDER BY rowid) FROM ops.receipts WHERE table_name = ? AND complete",
         [name],
     )
     complete, reason = outcome.complete, outcome.reason

@@ -110,7 +110,7 @@ def _getscreen(world: World, rng: random.Random) -> Iterator[Step]:
     name = "getscreen.connections"
     yield from ((name, connections.insert) for _ in range(_volume(connections)))
     yield from _on(name, close, connections.still_open()[-1:])
-    yield from _on(name, attach, settled[-1:])
+    yield from _on(name, attach, settled[:1])
 
 
 def _posthog(world: World, rng: random.Random) -> Iterator[Step]:

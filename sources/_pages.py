@@ -155,7 +155,8 @@ async def by_total(
 ) -> AsyncGenerator[ListPage, None]:
     """Walk a list by offset and limit up to its `total` (Getscreen.me).
 
-    The offset advances by what came back, not by the limit, which the vendor may clamp.
+    The offset advances by what came back, not by the limit, which the vendor may clamp. With filters in `params` each
+    page must repeat them in `filter`, as numbers or as text; the walk ends with the first page that does not.
 
     Raises:
         ApiError: a page could not be had.
@@ -171,9 +172,13 @@ async def by_total(
         problem = ""
         if _integer(reply.get("offset")) != offset:
             problem = f"the page at offset {reply.get('offset')} came when offset {offset} was asked for"
+        told = reply.get("filter")
+        ignored = [n for n, v in params.items() if type(told) is not dict or str(told.get(n)) != str(v)]
+        if ignored:
+            problem = f"the vendor does not say that it filtered by {' and '.join(ignored)}"
         yield ListPage(records, total, not problem, problem)
         offset += len(records)
-        if not records or (total is not None and offset >= total):
+        if ignored or not records or (total is not None and offset >= total):
             return
 
 

@@ -24,6 +24,31 @@ Ask = Callable[[Key, Traffic], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """When a record began and ended, in unix seconds, as told when it was asked for; no `stop` while it is open."""
+
+    start: float | None
+    stop: float | None
+
+
+@dataclass(frozen=True)
+class DatePlan:
+    """How a table is read by dates.
+
+    Attributes:
+        between: a pass over the records of a period, from and to in unix seconds. Nothing says whether the vendor
+            compares a record's start, its end or both, and whether bounds are in; a page of which the vendor does not
+            say that the period was applied is not in place.
+        total: asks for the vendor's count of the whole list; None where it says none.
+        span: asks when one record began and ended; `PRESENT` where it exists and the answer does not tell.
+    """
+
+    between: Callable[[int, int], Walk]
+    total: Callable[[Traffic], Awaitable[int | None]]
+    span: Callable[[Key, Traffic], Awaitable[Span | Presence]]
+
+
+@dataclass(frozen=True, slots=True)
 class KnownRow:
     """What the warehouse holds of one row.
 
@@ -31,11 +56,15 @@ class KnownRow:
         row_hash: content hash.
         cursor: the row's cursor in microseconds since 1970, None where it has none.
         deleted: whether it is marked deleted.
+        start: tables read by dates: when it began, in microseconds since 1970, as the last run left it.
+        stop: likewise, when it ended; None while it is open.
     """
 
     row_hash: str
     cursor: int | None
     deleted: bool
+    start: int | None = None
+    stop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +80,7 @@ class ListPlan:
         rewalk: starts a further pass, where the vendor's list needs another way to be read when the first failed.
         step: starts a pass that fetches a page only when it is taken; needed for light passes.
         cleaned_at_midnight: the vendor deletes rows at midnight UTC, so a pass across it proves nothing gone.
+        dates: how it is read by dates, where the vendor can.
     """
 
     table: Table
@@ -61,6 +91,7 @@ class ListPlan:
     rewalk: Walk | None = None
     step: Walk | None = None
     cleaned_at_midnight: bool = False
+    dates: DatePlan | None = None
 
 
 @dataclass
@@ -74,6 +105,7 @@ class History:
         last_complete: whether the table's last run was complete.
         quarantined: records without usable key that the last full sweep met; the vendor counts them too.
         same_token: whether the token is the one that read the table last.
+        checkpoint: tables read by dates: the time up to which the last complete run knows the vendor's list.
     """
 
     known: dict[Key, KnownRow] = field(default_factory=dict)
@@ -82,6 +114,7 @@ class History:
     last_complete: bool = False
     quarantined: int = 0
     same_token: bool = True
+    checkpoint: datetime | None = None
 
 
 @dataclass
@@ -89,8 +122,9 @@ class Outcome:
     """What reading one table came to; the source of its receipt.
 
     Attributes:
-        sweep_kind: `full` or `light`.
+        sweep_kind: `full`, `light` or `windows`.
         sweep_reason: why that kind.
+        newest_cursor: how far the table reaches, in microseconds since 1970; for a table read by dates, its checkpoint.
         expected_live: rows the warehouse must hold live if the reading is complete.
         present_unlisted: rows a clean pass did not show, which exist all the same when asked for.
     """

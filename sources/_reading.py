@@ -21,6 +21,7 @@ from sources._schema import Table
 from sources._settings import SourceSettings
 from sources._sweep import Sweep
 from sources._tables import Batch, Drift, Quarantined
+from sources._windows import Windows
 
 SLICE_ROWS: Final = 20_000
 """Rows committed together: what a kill costs at most."""
@@ -212,7 +213,7 @@ class Reading:
         loop, room = asyncio.get_running_loop(), asyncio.Semaphore(WAITING_BATCHES)
         feed._release = lambda: _call(loop, room.release)  # noqa: SLF001 - a feed and its reading are one mechanism
         feed._task = asyncio.current_task()  # noqa: SLF001
-        sweep = Sweep(
+        sweep = (Sweep if plan.dates is None else Windows)(
             plan,
             self._histories.get(plan.table.qualified_name) or History(),
             full=self._full,

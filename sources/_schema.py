@@ -118,6 +118,7 @@ class Table:
         order: the column by which the vendor seems to list, newest first, or None where nothing is to be relied on.
         empty_objects: values the vendor sends for "no object here", besides null.
         never_stored: members of a record that are dropped wherever they would end up.
+        span: the columns that say when a record began and ended, where the vendor is read by dates.
     """
 
     schema: str
@@ -130,6 +131,7 @@ class Table:
     order: str | None = None
     empty_objects: tuple[object, ...] = ()
     never_stored: tuple[str, ...] = ()
+    span: tuple[str, str] | None = None
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -144,7 +144,7 @@ class Sweep:
     # -- full
 
     async def _full_passes(self) -> AsyncGenerator[Slice, None]:
-        outcome, comparer = self.outcome, self._comparer
+        outcome = self.outcome
         problem, seen = "", Seen(self._clock())
         for attempt in range(MOST_PASSES):
             outcome.passes += 1
@@ -160,9 +160,16 @@ class Sweep:
             outcome.reason = f"after {outcome.passes} passes: {problem}"
             return
         # rows that only an earlier, unclean pass showed may be gone by now
-        outcome.distinct_read = len(seen.keys)
-        outcome.unchanged = len(seen.keys - comparer.written)
-        async with aclosing(self._settle_vanished(seen.keys)) as pieces:
+        async with aclosing(self._conclude(seen.keys)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _conclude(self, listed: set[Key]) -> AsyncGenerator[Slice, None]:
+        """The list was seen whole: settle what it did not show, and say what the warehouse must hold now."""
+        outcome = self.outcome
+        outcome.distinct_read = len(listed)
+        outcome.unchanged = len(listed - self._comparer.written)
+        async with aclosing(self._settle_vanished(self._vanished(listed))) as pieces:
             async for piece in pieces:
                 yield piece
         outcome.expected_live = outcome.distinct_read + outcome.present_unlisted
@@ -199,9 +206,11 @@ class Sweep:
         vanished = len(self._vanished(seen.keys))
         return f"{vanished} rows vanished while midnight UTC passed, when the vendor cleans up" if vanished else ""
 
-    async def _settle_vanished(self, listed: set[Key]) -> AsyncGenerator[Slice, None]:
+    async def _settle_vanished(
+        self, vanished: list[Key], *, until_present: bool = False
+    ) -> AsyncGenerator[Slice, None]:
+        """Ask for rows that were not shown, unless too many are missing; `until_present`: stop at one that exists."""
         outcome, comparer = self.outcome, self._comparer
-        vanished = self._vanished(listed)
         if not vanished:
             return
         rows, share = VANISHED_BRAKE
@@ -232,6 +241,8 @@ class Sweep:
             piece = comparer.replacement(key, answer) if isinstance(answer, dict) else None
             if piece is not None:
                 yield piece
+            if until_present:
+                return
 
 
 class _Order:

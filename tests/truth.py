@@ -467,7 +467,7 @@ def check_ledger(
             assert receipt["distinct_read"] == receipt["live_rows"], name
         assert receipt["inserted"] + receipt["updated"] + receipt["unchanged"] == receipt["distinct_read"], name
         assert receipt["bytes_read"] > 0, name
-        assert receipt["passes"] == 1, name
+        assert receipt["passes"] == 1 + ("would not do" in receipt["sweep_reason"]), name
 
 
 def writes(database: Path) -> dict[str, list[tuple[Any, ...]]]:

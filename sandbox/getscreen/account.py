@@ -22,7 +22,7 @@ class GetscreenSettings:
 
     Attributes:
         filter_meaning: what `date_from` and `date_to` are compared with.
-        bounds: whether a session exactly on a bound is in.
+        bounds: whether a session exactly on a bound is in; `closed_open` takes the lower bound in and not the upper.
         filter_echo: how `filter` repeats what was sent: numbers, strings, an empty object, or not at all.
         info_shape: `history/info` as a bare object (the sample) or inside `data` (the prose).
         order: the order of `history/list`.
@@ -33,7 +33,7 @@ class GetscreenSettings:
     """
 
     filter_meaning: Literal["start", "stop", "overlap", "containment", "ignored"] = "overlap"
-    bounds: Literal["closed", "open"] = "closed"
+    bounds: Literal["closed", "open", "closed_open", "open_closed"] = "closed"
     filter_echo: Literal["numbers", "strings", "empty", "absent"] = "numbers"
     info_shape: Literal["bare", "data"] = "bare"
     order: Literal["start_desc", "start_asc", "id_desc", "id_asc", "shuffled"] = "start_desc"

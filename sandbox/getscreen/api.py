@@ -173,17 +173,18 @@ def _period(settings: GetscreenSettings, sent: dict[str, int | str | bool]) -> C
     """Whether a session lies in the period, under the meaning and bounds the knobs give it."""
     lower = float(sent.get("date_from", "-inf"))
     upper = float(sent.get("date_to", "inf"))
-    closed = settings.bounds == "closed"
+    lower_in = settings.bounds in {"closed", "closed_open"}
+    upper_in = settings.bounds in {"closed", "open_closed"}
 
     def from_on(instant: float | None) -> bool:
         if instant is None:
             return "date_from" not in sent
-        return lower <= instant if closed else lower < instant
+        return lower <= instant if lower_in else lower < instant
 
     def up_to(instant: float | None) -> bool:
         if instant is None:
             return "date_to" not in sent
-        return instant <= upper if closed else instant < upper
+        return instant <= upper if upper_in else instant < upper
 
     tests: dict[str, Callable[[ConnectionFacts], bool]] = {
         "ignored": lambda _: True,

@@ -2,12 +2,15 @@
 
 Endpoint -> table, and why it is written the way it is:
 
-    GET /history/list?offset=N&limit=100  -> getscreen.connections (+ connections__client)
-    GET /history/info?session_id=N        -> asked only whether a connection that vanished still exists
+    GET /history/list?date_from=…&date_to=…&offset=N&limit=100
+                                          -> getscreen.connections (+ connections__client)
+    GET /history/info?session_id=N        -> asked only whether a connection still exists, and whether it has ended
 
-The history is read whole and merged by `id`: nothing says what its date filter means, connections close, get their
-video and their comment after they first appear, and nothing marks a changed row. So each row's content is compared
-with the warehouse and only what differs is written.
+The history is merged by `id`. An ordinary run reads the connections of the last `lookback_days`, asks for older ones
+that were open, and proves by the vendor's `total` that none is missing; the whole list is read every
+`full_sweep_every` days and wherever a doubt is left. Nothing says what the date filter compares and whether its bounds
+are in, connections close, get their video and their comment after they first appear, and nothing marks a changed row:
+so windows overlap, each row's content is compared with the warehouse, and only what differs is written.
 
 Quirks: `limit` is at most 100 and may be clamped, so the offset advances by what came back up to `total`. `stop` is
 null, 0 or absent while a connection is open. `client` is a list, one bare object, null or ""; `agent`, `video` and
@@ -19,6 +22,7 @@ Key: profile -> Integration -> HTTP API, in the header `X-Api-Key`. Docs: https:
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,8 +31,8 @@ import httpx
 from dlt.extract import DltResource
 
 from sources._http import ApiClient, Credential, RecordMissing, RetryPolicy, Traffic
-from sources._pages import by_total
-from sources._plan import Answer, History, ListPlan, Presence
+from sources._pages import Walk, by_total
+from sources._plan import Answer, DatePlan, History, ListPlan, Presence, Span
 from sources._reading import Reading
 from sources._resource import whole_tables
 from sources._settings import SourceSettings
@@ -66,12 +70,26 @@ def open_client(
 def plan_tables(client: ApiClient) -> Sequence[ListPlan]:
     """How connections are read."""
 
-    async def ask_connection(key: Key, traffic: Traffic) -> Answer:
+    def history(limit: int = PAGE_LIMIT, **params: int) -> Walk:
+        return lambda traffic: by_total(
+            client, "/history/list", list_key="data", limit=limit, params=params, traffic=traffic
+        )
+
+    async def total(traffic: Traffic) -> int | None:
+        async with aclosing(history(limit=1)(traffic)) as pages:
+            async for page in pages:
+                return page.count
+        return None
+
+    async def span(key: Key, traffic: Traffic) -> Span | Presence:
         try:
-            await client.get_object("/history/info", {"session_id": key}, traffic=traffic)
+            reply = await client.get_object("/history/info", {"session_id": key}, traffic=traffic)
         except RecordMissing:
             return Presence.GONE
-        return Presence.PRESENT
+        return span_of(key, reply) or Presence.PRESENT
+
+    async def ask_connection(key: Key, traffic: Traffic) -> Answer:
+        return Presence.GONE if await span(key, traffic) is Presence.GONE else Presence.PRESENT
 
     async def sees_everything(_: Traffic) -> bool:
         # a key has no roles or scopes: nothing documented lets it see a part of the history
@@ -80,14 +98,28 @@ def plan_tables(client: ApiClient) -> Sequence[ListPlan]:
     return [
         ListPlan(
             CONNECTIONS,
-            lambda traffic: by_total(
-                client, "/history/list", list_key="data", limit=PAGE_LIMIT, params={}, traffic=traffic
-            ),
+            history(),
             ask_connection,
             sees_everything,
             prepare=in_declared_shape,
+            dates=DatePlan(lambda since, until: history(date_from=since, date_to=until), total, span),
         )
     ]
+
+
+def span_of(key: Key, reply: dict[str, Any]) -> Span | None:
+    """When a connection began and ended, from `history/info`; None where the answer does not tell.
+
+    It comes bare (the documents' sample) or inside `data` (their prose). `stop` is null, 0, absent or not past the
+    start while the connection is open.
+    """
+    session = reply if "id" in reply else reply.get("data")
+    if type(session) is not dict or str(session.get("id")) != str(key):
+        return None
+    start, stop = session.get("start"), session.get("stop")
+    if type(start) not in (int, float) or type(stop) not in (int, float, type(None)):
+        return None
+    return Span(start, stop if stop and stop > start else None)
 
 
 def in_declared_shape(record: dict[str, Any]) -> dict[str, Any]:
@@ -147,4 +179,4 @@ def getscreen(
         requests_per_second: requests started per second at most; 0 for no limit.
     """
     settings = SourceSettings(VENDOR, api_key, base_url, max_concurrency, requests_per_second)
-    yield from whole_tables(open_reading(settings, {}))
+    yield from whole_tables(open_reading(settings, {}, full=True))

@@ -10,6 +10,7 @@ CONNECTIONS = Table(
     description="One row per remote-desktop connection.",
     empty_objects=([], ""),
     never_stored=("url",),
+    span=("start", "stop"),
     columns=(
         Column("id", Type.INTEGER, "Identifies the connection.", form=Form.ID),
         Column("start", Type.TIMESTAMP, "When the connection started.", form=Form.UNIX_SECONDS),

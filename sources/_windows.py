@@ -1,0 +1,281 @@
+"""A list read by dates: what changed lately, proven by the vendor's count of everything.
+
+A *window* asks for the records of a period. Nothing says whether the vendor compares a record's start, its end, both or
+neither, nor whether bounds are in: so windows overlap and have a margin, and only a record that lies well inside one
+must come back. What a window cannot show is covered in three ways. A record that has not ended is asked for by itself
+until it has. The vendor's count of the whole list must equal what the warehouse holds in the end. And a sweep without
+dates is made every so often, and at once where any of this leaves a doubt.
+
+The checkpoint, from which the next window reaches back, is the time the run began less a clock's skew. It is never a
+date found in a record: one dated 2099 would hide all that follow.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from math import ceil, floor
+from typing import Final
+
+from sources._compare import CLOCK_SKEW, Seen
+from sources._pages import ListPage
+from sources._plan import DatePlan, Presence, Slice, Span
+from sources._sweep import LIGHT_FROM_ROWS, MOST_PASSES, Sweep
+from sources._tables import Key, Page
+
+CHECKPOINT_SKEW: Final = timedelta(minutes=5)
+"""How far the vendor's clock may be behind ours without a record falling between two windows."""
+ASKED_FOR: Final = timedelta(days=30)
+"""How long a record that has not ended is asked for by itself; later only sweeps without dates see it end."""
+BACKFILL_STEP: Final = timedelta(days=30)
+BACKFILL_EMPTY: Final = 3
+"""Empty windows in a row after which a backfill takes the list to have begun."""
+_MARGIN: Final = 1
+_MICROSECOND: Final = 1_000_000
+_FIRST: Final = "the first full sweep"
+_SHORT: Final = "a short list is always read whole"
+
+
+class Windows(Sweep):
+    """One run's reading of a table by dates; made like a `Sweep`, whose `settle` is how far windows reach back.
+
+    An ordinary run reads one window. The first load reads windows from the newest to the oldest, so that recent rows
+    are there first. `outcome.sweep_kind` is `full` where the whole list was seen, in one sweep or in many windows.
+    """
+
+    _doubt = ""
+    """Why what was read is not proven to be everything; empty while nothing speaks against it."""
+    _whole: int | None = None
+    """The vendor's count of the whole list, while windows are read."""
+
+    async def _read(self) -> AsyncGenerator[Slice, None]:
+        outcome = self.outcome
+        why = self._why_full()
+        if why == _FIRST and not self._held:
+            await self._total()
+            if self._whole is not None and self._whole < LIGHT_FROM_ROWS:
+                why, self._whole = _SHORT, None
+        outcome.sweep_reason = why
+        if not why or (why == _FIRST and not self._held):
+            outcome.sweep_kind = "full" if why else "windows"
+            async with aclosing(self._backfill() if why else self._window()) as pieces:
+                async for piece in pieces:
+                    yield piece
+            if not outcome.complete:
+                why = f"{why}, and windows would not do" if why else "a window would not do"
+                outcome.sweep_kind, outcome.sweep_reason = "full", f"{why}: {self._doubt}"
+                outcome.gone, outcome.present_unlisted, outcome.reason, self._whole = [], 0, "", None
+        if not outcome.complete:
+            async with aclosing(self._full_passes()) as pieces:
+                async for piece in pieces:
+                    yield piece
+        if outcome.complete:
+            outcome.newest_cursor = int((outcome.started_at - CHECKPOINT_SKEW).timestamp()) * _MICROSECOND
+
+    def _why_full(self) -> str:
+        """Why one window will not do; empty when it will."""
+        history, began = self._history, self.outcome.started_at
+        last, checkpoint = history.last_full_at, history.checkpoint
+        reasons = {
+            "asked for": self._full,
+            _FIRST: last is None,
+            _SHORT: self._held < LIGHT_FROM_ROWS,
+            "the last run was not complete": not history.last_complete,
+            "no earlier run left a checkpoint": checkpoint is None,
+            "the token changed": not history.same_token,
+            "the last full sweep is old enough": last is not None and began - last >= self._full_sweep_every,
+            "the last full sweep is dated in the future": last is not None and last > began,
+            "the checkpoint lies in the future": checkpoint is not None and checkpoint > began,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
+
+    @property
+    def _dates(self) -> DatePlan:
+        assert self._plan.dates is not None
+        return self._plan.dates
+
+    @property
+    def _now(self) -> int:
+        """The end of the newest window: the run's start with a margin."""
+        return floor(self.outcome.started_at.timestamp()) + _MARGIN
+
+    @property
+    def _lookback(self) -> int:
+        return ceil(self._settle.total_seconds()) + _MARGIN
+
+    def _take(self, page: ListPage, seen: Seen) -> tuple[Page, list[int | None]]:
+        taken = super()._take(page, seen)
+        if self._whole is not None:
+            # a window's count says nothing about the list
+            self.outcome.vendor_count = self._whole
+        return taken
+
+    async def _total(self) -> None:
+        self._whole = self.outcome.vendor_count = await self._dates.total(self.outcome.traffic)
+        if self._whole is None:
+            self._doubt = "the vendor sent no count of the whole list"
+
+    # -- one window
+
+    async def _window(self) -> AsyncGenerator[Slice, None]:
+        """Read what changed since the checkpoint; leaves a doubt where that cannot be proven to be everything."""
+        outcome, checkpoint = self.outcome, self._history.checkpoint
+        assert checkpoint is not None
+        since, until = max(0, floor(checkpoint.timestamp()) - self._lookback), self._now
+        # what the warehouse held before: rows written from here on were shown by the vendor
+        still_open, inside = self._still_open(), self._well_inside(since, until)
+        outcome.sweep_reason = f"dates from {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S} UTC on"
+        seen, gone = Seen(outcome.started_at), list[Key]()
+        await self._total()
+        steps: tuple[Callable[[], AsyncGenerator[Slice, None]], ...] = (
+            lambda: self._read_window(since, until, seen),
+            lambda: self._ask_open(still_open, seen.keys, gone),
+            lambda: self._settle_lost([*gone, *(key for key in inside if key not in seen.keys)]),
+        )
+        for step in steps:
+            if not self._doubt:
+                async with aclosing(step()) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        if not self._doubt:
+            await self._prove()
+        outcome.complete = not self._doubt
+        if outcome.complete:
+            asked = len(still_open.keys() - seen.keys)
+            outcome.sweep_reason += f", and {asked} open before asked for one by one" if asked else ""
+
+    async def _read_window(self, since: int, until: int, shown: Seen) -> AsyncGenerator[Slice, None]:
+        """Read a window to its end, again while its count moves; `shown` gets the keys of the clean pass."""
+        for _ in range(MOST_PASSES):
+            self.outcome.passes += 1
+            seen = Seen(self._clock())
+            async with aclosing(self._one_pass(self._dates.between(since, until), seen)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            self._doubt = seen.problem()
+            if not self._doubt or seen.misplaced:
+                shown.keys = seen.keys
+                return
+
+    def _still_open(self) -> dict[Key, int]:
+        """Rows that have not ended and are young enough to be asked for, with their start in unix seconds."""
+        oldest = (self.outcome.started_at - ASKED_FOR).timestamp() * _MICROSECOND
+        return {
+            key: row.start // _MICROSECOND
+            for key, row in self._history.known.items()
+            if not row.deleted
+            and row.start is not None
+            and row.start > oldest
+            and (row.stop is None or row.stop <= row.start)
+        }
+
+    def _well_inside(self, since: int, until: int) -> list[Key]:
+        """Rows the window shows whatever the vendor compares, and whether bounds are in or not."""
+        low, high = (since + _MARGIN) * _MICROSECOND, (until - _MARGIN) * _MICROSECOND
+        return [
+            key
+            for key, row in self._history.known.items()
+            if not row.deleted
+            and row.start is not None
+            and row.stop is not None
+            and low <= row.start <= high
+            and low <= row.stop <= high
+        ]
+
+    async def _ask_open(
+        self, still_open: dict[Key, int], shown: set[Key], gone: list[Key]
+    ) -> AsyncGenerator[Slice, None]:
+        """Ask whether rows the window did not show have ended, and read those that have; `gone` gets what is no more."""
+        latest = (self.outcome.started_at + CLOCK_SKEW).timestamp()
+        for key in [key for key in still_open if key not in shown]:
+            span = await self._dates.span(key, self.outcome.traffic)
+            if span is Presence.GONE:
+                gone.append(key)
+            elif not isinstance(span, Span):
+                self._doubt = f"the vendor does not say whether {key} has ended"
+            elif span.stop is not None and span.stop > latest:
+                self._doubt = f"{key} ended in the future"
+            elif span.stop is not None:
+                reading = self._read_ended(key, max(0, still_open[key] - _MARGIN), ceil(span.stop) + _MARGIN)
+                async with aclosing(reading) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            if self._doubt:
+                return
+
+    async def _read_ended(self, key: Key, since: int, until: int) -> AsyncGenerator[Slice, None]:
+        """Read a record that has ended from the list, in a window around it: asked for by itself it has another shape."""
+        seen = Seen(self._clock())
+        async with aclosing(self._dates.between(since, until)(self.outcome.traffic)) as pages:
+            async for page in pages:
+                read, _ = self._take(page, seen)
+                async with aclosing(self._comparer.compare(read, len(page.records), seen)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                if key in seen.keys:
+                    return
+        self._doubt = seen.misplaced or f"{key} has ended, and the list does not show it"
+
+    async def _settle_lost(self, missing: list[Key]) -> AsyncGenerator[Slice, None]:
+        """Confirm what is missing from the window; a row that exists all the same says that the window is not to be trusted."""
+        async with aclosing(self._settle_vanished(list(dict.fromkeys(missing)), until_present=True)) as pieces:
+            async for piece in pieces:
+                yield piece
+        self._doubt = self.outcome.reason
+        if self.outcome.present_unlisted:
+            self._doubt = "a row that lies inside the window did not come back, and exists all the same"
+
+    async def _prove(self) -> None:
+        """Whether the warehouse holds as many rows as the vendor counts, before the window or after it."""
+        outcome = self.outcome
+        held = sum(not row.deleted for row in self._comparer.known.values()) - len(outcome.gone)
+        quarantined = max(self._history.quarantined, outcome.quarantined)
+        if held + quarantined != self._whole:
+            # the list may have changed since it was counted
+            await self._total()
+        if held + quarantined != self._whole:
+            self._doubt = self._doubt or f"the vendor counts {self._whole} and the warehouse holds {held}"
+        outcome.expected_live = held
+
+    # -- the first load
+
+    async def _backfill(self) -> AsyncGenerator[Slice, None]:
+        """Read window after window, newest first, until all that the vendor counts (`_whole`) has been read."""
+        outcome, until, windows, empty = self.outcome, self._now, 0, 0
+        width = floor(BACKFILL_STEP.total_seconds()) + self._lookback
+        outcome.passes = 1
+        while not self._doubt and empty < BACKFILL_EMPTY and self._read_so_far < (self._whole or 0):
+            seen = Seen(self._clock())
+            async with aclosing(self._backfill_window(max(0, until - width), until, seen)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            windows += 1
+            empty = 0 if seen.keys or seen.quarantined else empty + 1
+            until -= width - self._lookback
+        if not self._doubt:
+            await self._total()
+        if not self._doubt and self._read_so_far < (self._whole or 0):
+            # what began or ended since the first window was asked for
+            now, seen = floor(self._clock().timestamp()) + _MARGIN, Seen(self._clock())
+            async with aclosing(self._backfill_window(self._now - self._lookback, now, seen)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            await self._total()
+        if not self._doubt and self._read_so_far != self._whole:
+            self._doubt = f"the vendor counts {self._whole} and {self._read_so_far} distinct records were read"
+        if self._doubt:
+            return
+        async with aclosing(self._conclude(self._comparer.ever_seen)) as pieces:
+            async for piece in pieces:
+                yield piece
+        self._doubt = outcome.reason
+        outcome.sweep_reason = f"{_FIRST}: backfill in {windows} window{'s'[: windows != 1]}"
+
+    async def _backfill_window(self, since: int, until: int, seen: Seen) -> AsyncGenerator[Slice, None]:
+        async with aclosing(self._one_pass(self._dates.between(since, until), seen)) as pieces:
+            async for piece in pieces:
+                yield piece
+        self._doubt = seen.misplaced
+
+    @property
+    def _read_so_far(self) -> int:
+        return len(self._comparer.ever_seen) + self.outcome.quarantined
