@@ -24,8 +24,8 @@ from sources._tables import Key
 MOST_PASSES: Final = 3
 VANISHED_BRAKE: Final = (20, 0.05)
 """Rows, and share of rows, of which the larger may vanish in one run before nothing is believed."""
-LIGHT_FROM_ROWS: Final = 1_000
-"""Shorter lists are read whole every time: ten pages or so."""
+LIGHT_FROM_ROWS: Final = 5_000
+"""Shorter lists are read whole every time: some fifty requests buy that no change stays unseen for a day."""
 
 
 class Sweep:

@@ -14,6 +14,7 @@ from pipelines.progress import SilentReporter
 from pipelines.settings import Settings, configure_dlt
 from sandbox.app import create_app
 from sandbox.world import World
+from sources import _sweep
 from sources._settings import SourceSettings
 
 if TYPE_CHECKING:
@@ -100,8 +101,9 @@ class Watched(httpx.ASGITransport):
 
 
 @pytest.fixture
-def account(tmp_path: Path) -> Account:
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
     """An account that has been loaded whole, some minutes ago."""
+    monkeypatch.setattr(_sweep, "LIGHT_FROM_ROWS", ROWS - 50)
     account = Account(tmp_path)
     first = account.sync()
     assert (first.complete, first.sweep_kind, first.sweep_reason) == (True, "full", "a short list is always read whole")

@@ -1,0 +1,41 @@
+"""A large account: what a run costs in requests and writes when next to nothing changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sandbox.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Desk
+
+    from sandbox.server import SandboxServer
+
+RECORDINGS, PAGE = 50_000, 100
+
+
+def test_fifty_thousand_recordings_cost_a_handful_of_requests_on_a_quiet_run(
+    desk: Desk, serve: Callable[[World], SandboxServer]
+) -> None:
+    """Catches a quiet run that reads or writes in proportion to the account, and a full one that reads twice."""
+    world = World(3, recordings=RECORDINGS, users=25, connections=300, meetings=200)
+    desk.environment = serve(world).environment()
+    first = desk.sync()
+    assert first.receipt("screendesk.recordings")["inserted"] == RECORDINGS
+
+    quiet = desk.sync().report["tables"]
+    assert all(t["requests"] <= 5 for t in quiet), quiet
+    assert all(t["complete"] and t["inserted"] + t["updated"] + t["deleted"] == 0 for t in quiet)
+
+    recordings = world.screendesk.recordings
+    recordings.update(recordings.keys()[7], {"title": "changed"})
+    changed = desk.sync().receipt("screendesk.recordings")
+    assert (changed["sweep_kind"], changed["inserted"], changed["updated"]) == ("light", 0, 1)
+
+    recordings.update(recordings.keys()[-7], {"metadata.impressions_count": 4711}, touch=False)
+    full = {t["table"]: t for t in desk.sync("--full").report["tables"]}
+    assert full["screendesk.recordings"]["requests"] <= RECORDINGS // PAGE + 2
+    assert full["posthog.desktop_recordings"]["requests"] <= 2 + 2
+    assert sum(t["inserted"] + t["updated"] + t["deleted"] for t in full.values()) == 1
