@@ -41,6 +41,8 @@ log = logging.getLogger("deskhouse.sync")
 
 SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": getscreen, "posthog": posthog}
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
+LOADING_MEMORY: Final = "150MB"
+"""What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
 Transports = Mapping[str, httpx.AsyncBaseTransport]
 
 
@@ -255,7 +257,10 @@ class _Run:
         with self._reporter.watching(reading), reading:
             try:
                 while any(feed.has_rows() for feed in reading.feeds.values()):
-                    loader.load_slice(reading, before_commit=lambda: self._keep_findings(reading))
+                    # dlt opens and closes the file at each step, and the last to close it writes a checkpoint each time
+                    with ledger.connect(database) as keeper:
+                        keeper.execute(f"SET memory_limit = '{LOADING_MEMORY}'")
+                        loader.load_slice(reading, before_commit=lambda: self._keep_findings(reading))
                 loader.tidy()
             except LoadFailed as error:
                 failure = str(error)

