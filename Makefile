@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebook test lint format docs docs-check bench lock clean
+.PHONY: help demo notebook test lint format docs docs-check simulate bench lock clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -32,6 +32,9 @@ docs: $(VENV)/.runtime ## write docs/tables.md from the declared tables
 
 docs-check: $(VENV)/.runtime ## fail if docs/tables.md differs from the declared tables
 	$(RUN)/python -m pipelines.dictionary --check
+
+simulate: $(VENV)/.dev ## play 5,000 histories of moving, failing vendors against the sync engine (a quarter of an hour)
+	@cd tests && ../$(RUN)/python -m simulation --histories 5000 --jobs 2
 
 bench: $(VENV)/.dev ## first-load speed and memory against the sandbox, and the sandbox's own speed
 	$(RUN)/python bench/sandbox_pages.py

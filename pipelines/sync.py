@@ -41,7 +41,7 @@ log = logging.getLogger("deskhouse.sync")
 
 SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": getscreen, "posthog": posthog}
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
-LOADING_MEMORY: Final = "150MB"
+LOADING_MEMORY: Final = "200MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
 Transports = Mapping[str, httpx.AsyncBaseTransport]
 

@@ -153,7 +153,7 @@ class Windows(Sweep):
                     yield piece
             self._doubt = seen.problem()
             if not self._doubt or seen.misplaced:
-                shown.keys = seen.keys
+                shown.keys, shown.quarantined = seen.keys, seen.quarantined
                 return
 
     def _still_open(self) -> dict[Key, int]:
@@ -242,7 +242,6 @@ class Windows(Sweep):
         """Read window after window, newest first, until all that the vendor counts (`_whole`) has been read."""
         outcome, until, windows, empty = self.outcome, self._now, 0, 0
         width = floor(BACKFILL_STEP.total_seconds()) + self._lookback
-        outcome.passes = 1
         while not self._doubt and empty < BACKFILL_EMPTY and self._read_so_far < (self._whole or 0):
             seen = Seen(self._clock())
             async with aclosing(self._backfill_window(max(0, until - width), until, seen)) as pieces:
@@ -259,7 +258,8 @@ class Windows(Sweep):
             async with aclosing(self._backfill_window(self._now - self._lookback, now, seen)) as pieces:
                 async for piece in pieces:
                     yield piece
-            await self._total()
+            if not self._doubt:
+                await self._total()
         if not self._doubt and self._read_so_far != self._whole:
             self._doubt = f"the vendor counts {self._whole} and {self._read_so_far} distinct records were read"
         if self._doubt:
@@ -271,10 +271,12 @@ class Windows(Sweep):
         outcome.sweep_reason = f"{_FIRST}: backfill in {windows} window{'s'[: windows != 1]}"
 
     async def _backfill_window(self, since: int, until: int, seen: Seen) -> AsyncGenerator[Slice, None]:
-        async with aclosing(self._one_pass(self._dates.between(since, until), seen)) as pieces:
+        """One window of a backfill; all of them make one pass, and what is read again makes more."""
+        before = self.outcome.passes
+        async with aclosing(self._read_window(since, until, seen)) as pieces:
             async for piece in pieces:
                 yield piece
-        self._doubt = seen.misplaced
+        self.outcome.passes = max(1, self.outcome.passes - min(1, before))
 
     @property
     def _read_so_far(self) -> int:

@@ -53,6 +53,9 @@ STORIES = {
         "posthog", tuple(Sync(kill=n) for n in range(6)), slice_rows=3
     ),
     "work-lost-after-a-kill": Story("getscreen", (Sync(), Do("update", 3), Sync(kill=1), LoseWork(), Do("delete", 2))),
+    "a-connection-read-is-deleted-during-the-backfill": Story(
+        "getscreen", (Sync(events=(At(4, Do("delete", 3)),)),), page=2
+    ),
 }
 
 
