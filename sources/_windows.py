@@ -240,6 +240,28 @@ class Windows(Sweep):
 
     async def _backfill(self) -> AsyncGenerator[Slice, None]:
         """Read window after window, newest first, until all that the vendor counts (`_whole`) has been read."""
+        counted_before = self._whole or 0
+        async with aclosing(self._backfill_windows()) as pieces:
+            async for piece in pieces:
+                yield piece
+        read_by_windows = self._read_so_far
+        if not self._doubt and read_by_windows < (self._whole or 0):
+            # what began or ended since the first window was asked for
+            now, seen = floor(self._clock().timestamp()) + _MARGIN, Seen(self._clock())
+            async with aclosing(self._backfill_window(self._now - self._lookback, now, seen)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            if not self._doubt:
+                await self._total()
+        self._doubt = self._doubt or self._uncounted(counted_before, self._read_so_far - read_by_windows)
+        if self._doubt:
+            return
+        async with aclosing(self._conclude(self._comparer.ever_seen)) as pieces:
+            async for piece in pieces:
+                yield piece
+        self._doubt = self.outcome.reason
+
+    async def _backfill_windows(self) -> AsyncGenerator[Slice, None]:
         outcome, until, windows, empty = self.outcome, self._now, 0, 0
         width = floor(BACKFILL_STEP.total_seconds()) + self._lookback
         while not self._doubt and empty < BACKFILL_EMPTY and self._read_so_far < (self._whole or 0):
@@ -250,25 +272,18 @@ class Windows(Sweep):
             windows += 1
             empty = 0 if seen.keys or seen.quarantined else empty + 1
             until -= width - self._lookback
+        outcome.sweep_reason = f"{_FIRST}: backfill in {windows} window{'s'[: windows != 1]}"
         if not self._doubt:
             await self._total()
-        if not self._doubt and self._read_so_far < (self._whole or 0):
-            # what began or ended since the first window was asked for
-            now, seen = floor(self._clock().timestamp()) + _MARGIN, Seen(self._clock())
-            async with aclosing(self._backfill_window(self._now - self._lookback, now, seen)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            if not self._doubt:
-                await self._total()
-        if not self._doubt and self._read_so_far != self._whole:
-            self._doubt = f"the vendor counts {self._whole} and {self._read_so_far} distinct records were read"
-        if self._doubt:
-            return
-        async with aclosing(self._conclude(self._comparer.ever_seen)) as pieces:
-            async for piece in pieces:
-                yield piece
-        self._doubt = outcome.reason
-        outcome.sweep_reason = f"{_FIRST}: backfill in {windows} window{'s'[: windows != 1]}"
+
+    def _uncounted(self, counted_before: int, new: int) -> str:
+        """Why the vendor's count does not prove a backfill; `new` records were read after its windows."""
+        if self._read_so_far != self._whole:
+            return f"the vendor counts {self._whole} and {self._read_so_far} distinct records were read"
+        # a record that was read and is gone since would stand in for one that no window shows
+        if self._whole - counted_before != new:
+            return f"the vendor's count changed while windows were read ({counted_before} to {self._whole})"
+        return ""
 
     async def _backfill_window(self, since: int, until: int, seen: Seen) -> AsyncGenerator[Slice, None]:
         """One window of a backfill; all of them make one pass, and what is read again makes more."""

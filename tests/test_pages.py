@@ -54,7 +54,7 @@ def walk(world: World, vendor: str, limit: int = 100, concurrency: int = 4, *, a
         token = getattr(world, vendor).token
         async with client_of(vendor, httpx.ASGITransport(create_app(world)), token, concurrency) as client:
             if again:
-                return await collect(posthog.DesktopRecordings(client, "4242", limit).rewalk(Traffic()))
+                return await collect(posthog.DesktopRecordings(client, "4242", limit).walk_past_ties(Traffic()))
             return await collect(walk_of(vendor, client, limit))
 
     return asyncio.run(run())

@@ -69,16 +69,8 @@ class DesktopRecordings:
             )
         )
 
-    def step(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
-        """One pass, each page fetched when it is taken."""
-        return self._under_known_prefix(
-            lambda path: by_next_offset(
-                self._client, path, list_key="results", limit=self._page_limit, traffic=traffic, ahead=False
-            )
-        )
-
-    def rewalk(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
-        """One pass that meetings which started together cannot slip through, page after page."""
+    def walk_past_ties(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
+        """One pass that meetings which started together cannot slip through, each page fetched when it is taken."""
         return self._under_known_prefix(
             lambda path: by_overlapping_offset(
                 self._client, path, list_key="results", limit=self._page_limit, order="started_at", traffic=traffic
@@ -145,8 +137,8 @@ def open_reading(
                 recordings.walk,
                 recordings.ask,
                 _sees_everything,
-                rewalk=recordings.rewalk,
-                step=recordings.step,
+                rewalk=recordings.walk_past_ties,
+                step=recordings.walk_past_ties,
             )
         ]
 

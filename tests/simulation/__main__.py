@@ -19,7 +19,7 @@ from simulation.steps import VENDORS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CHUNK = {"engine": 100, "whole": 10}
+CHUNK = {"engine": 50, "whole": 5}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

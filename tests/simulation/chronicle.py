@@ -50,7 +50,11 @@ class Page:
     bodies: dict[Key, bytes] = field(default_factory=dict)
     versions: dict[Key, list[Version]] = field(default_factory=dict)
     visible: list[tuple[int, frozenset[Key]]] = field(default_factory=list)
-    arrived: dict[Key, int] = field(default_factory=dict)
+    keyless: dict[Key, tuple[int, int]] = field(default_factory=dict)
+
+    def keyless_gone(self, first: int, last: int) -> int:
+        """Records without a usable key that the vendor took away at one of these moments."""
+        return sum(first < until <= last for _, until in self.keyless.values())
 
     def during(self, key: Key, first: int, last: int) -> Iterator[Version]:
         """Versions of a row that were true at any of these moments."""
@@ -109,14 +113,16 @@ class Chronicle:
         for key, body in page.bodies.items():
             if bodies.get(key) != body and key in page.versions:
                 page.versions[key][-1].until = self.moment
+            if key not in bodies and key in page.keyless:
+                page.keyless[key] = page.keyless[key][0], self.moment
         for key, body in bodies.items():
             if page.bodies.get(key) == body:
                 continue
             version = self._version(page.table, body)
-            if version is not None:
+            if version is None:
+                page.keyless[key] = self.moment, ALWAYS
+            else:
                 page.versions.setdefault(key, []).append(version)
-                if key not in page.bodies:
-                    page.arrived[key] = self.moment
         page.bodies = bodies
         keyed = frozenset(k for k in visible if k in page.versions)
         page.visible.append((self.moment, keyed))

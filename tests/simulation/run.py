@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from simulation.steps import Story
 
 LEVELS: Final = {"engine": engine, "whole": whole}
-MOST_STEPS: Final = {"engine": 12, "whole": 4}
+MOST_STEPS: Final = {"engine": 12, "whole": 3}
 
 
 @dataclass
