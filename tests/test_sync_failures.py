@@ -15,6 +15,7 @@ from truth import ROOT_NAMES, Truth, check_ledger, query, writes
 
 from sandbox.faults import Fault
 from sandbox.posthog.account import PosthogSettings
+from sandbox.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from conftest import Desk, Finished
 
     from sandbox.server import SandboxServer
-    from sandbox.world import World
 
     Serve = Callable[[World], SandboxServer]
 
@@ -335,20 +335,29 @@ def test_a_list_that_breaks_off_keeps_what_was_read(sandboxed: Desk, world: Worl
     truth.check(sandboxed.published)
 
 
-def test_mass_deletion_is_not_believed(sandboxed: Desk, world: World) -> None:
-    """A third of an account that vanishes at once, and takes the history in the warehouse with it."""
+def test_mass_deletion_is_not_believed(desk: Desk, serve: Serve) -> None:
+    """Half of every list vanishes at once, and takes the history in the warehouse with it, or nobody is told."""
+    world = World(7, recordings=60, users=3, connections=60, meetings=60)
+    desk.environment = serve(world).environment()
     truth = Truth(world)
-    sandboxed.sync()
-    truth.check(sandboxed.published)
-    for key in world.screendesk.recordings.keys()[::3]:
-        world.screendesk.recordings.delete(key)
-    finished = sandboxed.sync(code=1)
-    receipt = finished.receipt("screendesk.recordings")
-    assert receipt["deleted"] == 0
-    assert "vanished" in receipt["reason"]
-    marked = query(sandboxed.published, "SELECT count(*) FROM screendesk.recordings WHERE _deleted_at IS NOT NULL")
-    assert marked == [(0,)]
-    truth.check(sandboxed.published, tables=set(ROOT_NAMES) - {"screendesk.recordings"})
+    desk.sync()
+    truth.check(desk.published)
+    lists = {
+        "screendesk.recordings": world.screendesk.recordings,
+        "getscreen.connections": world.getscreen.connections,
+        "posthog.desktop_recordings": world.posthog.desktop_recordings,
+    }
+    for rows in lists.values():
+        for key in rows.keys()[::2]:
+            rows.delete(key)
+    finished = desk.run("sync")
+    assert finished.code == 1
+    for name in lists:
+        assert re.search(rf"{name}\b.*30 of 60 rows vanished", finished.output), finished.output
+        marked = query(desk.published, f"SELECT count(*) FROM {name} WHERE _deleted_at IS NOT NULL")
+        assert marked == [(0,)]
+    said = query(desk.published, "SELECT complete, deleted FROM ops.receipts ORDER BY rowid DESC LIMIT 4")
+    assert sorted(said) == [*[(False, 0)] * 3, (True, 0)]
 
 
 def test_posthog_without_the_endpoint_says_that_it_was_retired(sandboxed: Desk, world: World) -> None:
