@@ -1,42 +1,84 @@
-"""DuckDB as a dlt destination in which a load is one transaction.
+"""DuckDB as a dlt destination in which a load is one transaction and every row is written once.
 
-Stock dlt merges each table in a transaction of its own as soon as its files are staged: a kill in between leaves new
-children beside old parents. Here the files are only staged by the jobs, and all tables of the package are merged when
-the package completes, in one transaction with the row that marks the load as done.
+Stock dlt copies each file into a staging table, and merges each table in a transaction of its own as soon as its files
+are staged: rows are written twice, and a kill in between leaves new children beside old parents. Here a file's job does
+nothing, and when the package completes, dlt's own merge reads the files themselves, through views that stand where it
+expects the staging tables: all tables of the package in one transaction with the row that marks the load as done.
 """
 
+from pathlib import Path
 from typing import Any
 
 import dlt
 from dlt.common.configuration.container import Container
+from dlt.common.destination.client import LoadJob
+from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
+from dlt.destinations.job_impl import FinalizedLoadJob
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 
 
 class AtomicDuckDbClient(DuckDbClient):
     """Merges all tables of a package in the transaction that completes it."""
 
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:  # noqa: ARG002 - dlt's signature
+        """Never: files are read where they lie."""
+        return False
+
+    def create_load_job(
+        self,
+        table: PreparedTableSchema,
+        file_path: str,
+        load_id: str,
+        restore: bool = False,  # noqa: FBT001, FBT002 - dlt's signature
+    ) -> LoadJob:
+        """A job that has nothing to do for a file that is merged when the package completes; dlt's own for others."""
+        if table["write_disposition"] == "merge" and Path(file_path).suffix == ".parquet":
+            return FinalizedLoadJob(file_path)
+        return super().create_load_job(table, file_path, load_id, restore)
+
     def _create_merge_followup_jobs(self, table_chain: Any) -> list[Any]:  # noqa: ARG002 - dlt's signature
         return []
 
     def complete_load(self, load_id: str) -> None:
-        """Merge what the package staged and record the load, all or nothing."""
-        package = Container()[LoadPackageStateInjectableContext]
-        jobs = package.storage.get_load_package_jobs(load_id)["completed_jobs"]
-        staged = {job.table_name for job in jobs}
+        """Merge what the package holds and record the load, all or nothing."""
+        files = self._files(load_id)
         with self.sql_client.begin_transaction():
-            for name in sorted(staged):
+            staging = self.sql_client.escape_column_name(self.sql_client.staging_dataset_name)
+            if files:
+                self.sql_client.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {staging}")
+            for name in sorted(files):
                 table = self.prepare_load_table(name)
-                if table["write_disposition"] == "merge":
-                    # dlt's deduplication sorts whole rows; it is needed only where a resumed load staged a file twice
-                    table["x-stage-data-deduplicated"] = self._staged_once(name)  # type: ignore[typeddict-unknown-key]
-                    for statement in SqlMergeFollowupJob.generate_sql([table], self.sql_client):
-                        self.sql_client.execute_sql(statement)
+                self._show(name, files[name])
+                # dlt's deduplication sorts whole rows; it is needed only where a file repeats a key
+                table["x-stage-data-deduplicated"] = self._each_once(name)  # type: ignore[typeddict-unknown-key]
+                for statement in SqlMergeFollowupJob.generate_sql([table], self.sql_client):
+                    self.sql_client.execute_sql(statement)
+            if files:
+                self.sql_client.execute_sql(f"DROP SCHEMA {staging} CASCADE")
             super().complete_load(load_id)
 
-    def _staged_once(self, name: str) -> bool:
+    def _files(self, load_id: str) -> dict[str, list[str]]:
+        """The package's files by the name of the table they are merged into."""
+        storage = Container()[LoadPackageStateInjectableContext].storage
+        files: dict[str, list[str]] = {}
+        for job in storage.get_load_package_jobs(load_id)["completed_jobs"]:
+            merged = self.prepare_load_table(job.table_name)["write_disposition"] == "merge"
+            if merged and job.file_format == "parquet":
+                path = storage.get_job_file_path(load_id, "completed_jobs", job.file_name())
+                files.setdefault(job.table_name, []).append(storage.storage.make_full_path(path))
+        return files
+
+    def _show(self, name: str, paths: list[str]) -> None:
+        """A view on a table's files where its staging table would be."""
+        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        with self.sql_client.with_staging_dataset():
+            view = self.sql_client.make_qualified_table_name(name)
+        self.sql_client.execute_sql(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM read_parquet([{listed}])")
+
+    def _each_once(self, name: str) -> bool:
         keys = ", ".join(
             self.sql_client.escape_column_name(column)
             for column in get_columns_names_with_prop(self.schema.tables[name], "primary_key")

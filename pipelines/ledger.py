@@ -15,10 +15,12 @@ from typing import Any, Final
 import duckdb
 
 from sources._http import Traffic
-from sources._plan import History, KnownRow, Outcome
+from sources._known import NONE, Known, words_of
+from sources._plan import History, Outcome
 from sources._schema import Table
 from sources._tables import Drift, Quarantined
 
+_KNOWN_AT_A_TIME: Final = 50_000
 STORAGE_VERSION: Final = "v1.2.0"
 """Old enough for the BI drivers that still carry DuckDB 1.2 (facts/duckdb-and-bi.md §1)."""
 
@@ -186,11 +188,16 @@ class Receipt:
 
 @contextmanager
 def connect(path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to a database file, in UTC, closed at the end."""
+    """A connection to a database file, in UTC, closed at the end.
+
+    What it writes stays in DuckDB's log until something folds it in: publishing does, once a run, where it must.
+    """
     config: dict[str, Any] = {} if read_only or path.exists() else {"storage_compatibility_version": STORAGE_VERSION}
     connection = duckdb.connect(str(path), read_only=read_only, config=config)
     try:
         connection.execute("SET TimeZone = 'UTC'")
+        if not read_only:
+            connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         yield connection
     finally:
         connection.close()
@@ -245,25 +252,14 @@ def remember_token(path: Path, vendor: str, token_mark: str) -> None:
         con.execute("UPDATE ops.origins SET token_mark = ? WHERE vendor = ?", [token_mark, vendor])
 
 
-def drop_staging(path: Path, vendors: Sequence[str]) -> None:
-    """Remove dlt's emptied staging tables, which readers of the published file would have to look past."""
-    with connect(path) as con:
-        for vendor in vendors:
-            con.execute(f"DROP SCHEMA IF EXISTS {vendor}_staging CASCADE")
-
-
 def history_of(path: Path, table: Table, *, same_token: bool) -> History:
     """What is known of a table: the rows the warehouse holds, and how its last runs went.
 
     The last receipt is the one written last, not the one dated latest: clocks jump.
     """
     name = table.qualified_name
-    cursor = f'epoch_us("{table.cursor}")' if table.cursor else "NULL"
-    span = "".join(f', epoch_us("{column}")' for column in table.span or ())
     with connect(path, read_only=True) as con:
-        rows = con.execute(
-            f'SELECT "{table.key}", _row_hash, {cursor}, _deleted_at IS NOT NULL{span} FROM {name}'
-        ).fetchall()
+        known = _known(con, table)
         last = con.execute(
             "SELECT complete, cursor_after FROM ops.receipts WHERE table_name = ? ORDER BY rowid DESC LIMIT 1", [name]
         ).fetchall()
@@ -272,16 +268,30 @@ def history_of(path: Path, table: Table, *, same_token: bool) -> History:
             "WHERE table_name = ? AND complete AND sweep_kind = 'full' ORDER BY rowid DESC LIMIT 1",
             [name],
         ).fetchall()
-    history = History(
-        known={key: KnownRow(*row) for key, *row in rows},
-        last_complete=bool(last and last[0][0]),
-        same_token=same_token,
-    )
+    history = History(known=known, last_complete=bool(last and last[0][0]), same_token=same_token)
     if table.span and history.last_complete and last[0][1]:
         history.checkpoint = datetime.fromisoformat(last[0][1])
     if full:
         history.last_full_at, history.order_held, history.quarantined = full[0]
     return history
+
+
+def _known(con: duckdb.DuckDBPyConnection, table: Table) -> Known:
+    """The rows the warehouse holds."""
+    columns = [f'"{table.key}" AS key', "_row_hash", "_deleted_at IS NOT NULL AS deleted"]
+    dates = {"cursor": table.cursor, **dict(zip(("start", "stop"), table.span or (), strict=False))}
+    for name, column in dates.items():
+        date = f'epoch_us("{column}")' if column else "NULL"
+        columns.append(f'coalesce({date}, ({NONE})::BIGINT) AS "{name}"')
+    known = Known()
+    found = con.execute(f"SELECT {', '.join(columns)} FROM {table.qualified_name}")
+    for rows in found.to_arrow_reader(_KNOWN_AT_A_TIME):
+        numbers = known.place(rows["key"])
+        values = {name: rows[name].to_numpy(zero_copy_only=False) for name in rows.schema.names[2:]}
+        known.write(numbers, words_of(rows["_row_hash"]), values["cursor"], deleted=values["deleted"])
+        if table.span:
+            known.note_spans(numbers, values["start"], values["stop"])
+    return known
 
 
 def note_findings(

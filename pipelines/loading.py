@@ -33,18 +33,23 @@ class VendorLoader:
             dataset_name=vendor,
         )
 
-    def drain(self) -> None:
+    def drain(self) -> bool:
         """Finish what an earlier run left between reading and commit, and remove what it left beside.
 
         A package that cannot be loaded is dropped: its rows are not in the warehouse, so this run reads them again.
+
+        Returns:
+            Whether there was anything to finish.
         """
-        if self._pipeline.has_pending_data:
+        pending: bool = self._pipeline.has_pending_data
+        if pending:
             log.info("finishing what an earlier run of %s left", self._vendor)
             try:
                 self._normalize_and_load()
             except LoadFailed as failure:
                 log.warning("dropping a load of %s that cannot be finished: %s", self._vendor, failure)
         self.tidy()
+        return pending
 
     def tidy(self) -> None:
         """Empty dlt's folder: once nothing is pending, the database holds all that matters, and what is left is copies."""

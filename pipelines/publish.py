@@ -1,13 +1,18 @@
 """From the private database to the file that dashboards read, and back when one of the two is lost.
 
     <root>/current -> generations/<utc>-<run>/     what readers open: current/deskhouse.duckdb
-    <root>/generations/<utc>-<run>/                one complete copy each, a few of them kept
+    <root>/generations/<utc>-<run>/                one complete copy each, a few of them kept: the database, and DuckDB's
+                                                   log of what was written since, which every reader takes in
     <root>/generations/.tmp-…  .tmp-current-…      half-made: swept when the next run starts
     <root>/work/                                   the private database, dlt's folder, the lock
 
 A new folder and a flipped link, rather than one replaced file: DuckDB caches open databases by resolved path, so a
 process with an old connection would go on reading the old file, and a `.wal` that some tool left beside a replaced file
-would be replayed into the new one. Everything here but `current_generation` runs while the caller holds the run lock.
+would be replayed into the new one.
+
+A run that changed no row has written a few lines to the ledger, which DuckDB keeps in the log beside the database. Then
+the new generation shares the database file of the last one and has a log of its own: nothing large is copied, and
+readers see when the run was all the same. Everything here but `current_generation` runs while the caller holds the run lock.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import logging
 import os
 import re
@@ -38,6 +44,10 @@ DATABASE_NAME = "deskhouse.duckdb"
 _TMP = ".tmp-"
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 _NAME = re.compile(r"(?P<stamp>\d{8}T\d{6}\.\d{6}Z)-(?P<run>[A-Za-z0-9._-]{1,150})")
+_LOG_NAME = f"{DATABASE_NAME}.wal"
+_LOG_NOTE = "log-bytes"
+_LONGEST_LOG = 1 << 20
+"""Bytes past which the log is folded into the database: every reader replays it."""
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,150}")
 # linux/fs.h; Python names it from 3.12 on
 _FICLONE = 0x40049409
@@ -82,6 +92,11 @@ class Warehouse:
         return self.root / "generations"
 
     @property
+    def last_published(self) -> Path:
+        """What the private database was when it was last published."""
+        return self.work / "published.json"
+
+    @property
     def current(self) -> Path:
         """The link to the copy readers should open."""
         return self.root / "current"
@@ -123,8 +138,12 @@ def publish(
     _refuse_unsafe_layout(warehouse)
     _refuse_unready(warehouse.private_database)
     try:
-        generation = _make_generation(warehouse, run_id, _utc(now), verify)
+        base = _shared_base(warehouse)
+        if base is None:
+            _fold_log(warehouse.private_database)
+        generation = _make_generation(warehouse, run_id, _utc(now), base, verify)
         _flip(warehouse, generation)
+        _remember(warehouse, generation)
     except OSError as error:
         raise PublishError(f"{warehouse.root}: could not publish: {error}; {_READERS_SAFE}") from error
     _prune(warehouse, generation.name, _utc(now), keep, min_age)
@@ -142,6 +161,13 @@ def current_generation(warehouse: Warehouse) -> Generation | None:
     return _complete(warehouse, target.name)
 
 
+def is_published(warehouse: Warehouse) -> bool:
+    """Whether the private database is, to the byte, what readers see."""
+    if _shared_base(warehouse) is None:
+        return False
+    return _remembered(warehouse).get("log_bytes") == _size(warehouse.private_database.with_name(_LOG_NAME))
+
+
 def sweep_leftovers(warehouse: Warehouse) -> list[Path]:
     """Remove what a killed publish or restore left half-made, and return it."""
     _refuse_unsafe_layout(warehouse)
@@ -149,6 +175,7 @@ def sweep_leftovers(warehouse: Warehouse) -> list[Path]:
         *warehouse.root.glob(f"{_TMP}current-*"),
         *warehouse.generations.glob(f"{_TMP}*"),
         *warehouse.work.glob(f"{_TMP}restore*"),
+        *warehouse.work.glob(f"{_TMP}published*"),
     ]
     return [path for path in sorted(found) if _remove(path)]
 
@@ -156,8 +183,8 @@ def sweep_leftovers(warehouse: Warehouse) -> list[Path]:
 def restore_private(warehouse: Warehouse) -> str | None:
     """Copy a generation back if the private database is lost, and return that generation's name.
 
-    The current generation is taken, or else the newest that opens. Only the database file is copied: a `.wal` beside it
-    was left by some other tool. None means that there was nothing to do, or nothing to restore from.
+    The current generation is taken, or else the newest that opens, with its log; a `.wal` beside it that it was not
+    published with was left by some other tool. None means that there was nothing to do, or nothing to restore from.
     """
     _refuse_unsafe_layout(warehouse)
     try:
@@ -200,12 +227,56 @@ def _refuse_unready(database: Path) -> None:
         )
 
 
-def _refuse_wal(database: Path) -> None:
+def _identity(database: Path) -> dict[str, int]:
+    status = database.stat()
+    return {"inode": status.st_ino, "bytes": status.st_size, "written_ns": status.st_mtime_ns}
+
+
+def _remember(warehouse: Warehouse, generation: Generation) -> None:
+    """Note what was published; losing the note costs a copy."""
+    note = {
+        "generation": generation.name,
+        **_identity(warehouse.private_database),
+        "log_bytes": _size(warehouse.private_database.with_name(_LOG_NAME)),
+        "copy": _identity(generation.database),
+    }
+    half_made = warehouse.last_published.with_name(f"{_TMP}published")
+    half_made.write_text(json.dumps(note))
+    half_made.replace(warehouse.last_published)
+
+
+def _remembered(warehouse: Warehouse) -> dict[str, object]:
+    try:
+        note = json.loads(warehouse.last_published.read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _shared_base(warehouse: Warehouse) -> Path | None:
+    """The current generation's database file, where the private one has not been written since and its log is short."""
+    generation, note = current_generation(warehouse), _remembered(warehouse)
+    if generation is None or not warehouse.private_database.exists():
+        return None
+    now = {"generation": generation.name, "copy": _identity(generation.database)}
+    if any(note.get(name) != value for name, value in {**now, **_identity(warehouse.private_database)}.items()):
+        return None
+    logs = _wals(warehouse.private_database)
+    short = all(log.name == _LOG_NAME and _size(log) <= _LONGEST_LOG for log in logs)
+    return generation.database if short else None
+
+
+def _fold_log(database: Path) -> None:
+    """Take the log into the database file, as DuckDB does it."""
+    if not _wals(database):
+        return
+    try:
+        with duckdb.connect(str(database)) as connection:
+            connection.execute("CHECKPOINT")
+    except duckdb.Error as error:
+        raise PublishError(f"{database}: its log could not be taken in: {error}; {_READERS_SAFE}") from error
     if wals := _wals(database):
-        raise PublishError(
-            f"{wals[0]} holds rows that {database.name} does not have yet: a run was killed or a connection was not"
-            " closed; run `deskhouse sync`, which takes them in, before publishing"
-        )
+        raise PublishError(f"{wals[0]} is still there after a checkpoint: find what has {database.name} open")
 
 
 def _is_open_here(status: os.stat_result) -> bool:
@@ -225,7 +296,7 @@ def _is_same_file(descriptor: int, status: os.stat_result) -> bool:
 
 
 def _make_generation(
-    warehouse: Warehouse, run_id: str, at: datetime, verify: Callable[[Path], None] | None
+    warehouse: Warehouse, run_id: str, at: datetime, base: Path | None, verify: Callable[[Path], None] | None
 ) -> Generation:
     if not warehouse.current.is_symlink() and os.path.lexists(warehouse.current):
         raise PublishError(
@@ -238,8 +309,9 @@ def _make_generation(
     try:
         half_made.mkdir()
         with _kept_from_writers(warehouse.private_database) as source:
-            _refuse_wal(warehouse.private_database)
-            _copy(source, half_made / DATABASE_NAME)
+            if base is None or not _link(base, half_made / DATABASE_NAME):
+                _copy(source, half_made / DATABASE_NAME)
+            _copy_log(warehouse.private_database, half_made)
         _sync_directory(half_made)
         _verify(half_made / DATABASE_NAME, verify)
         half_made.rename(warehouse.generations / name)
@@ -352,7 +424,10 @@ def _restore_first(warehouse: Warehouse, candidates: Sequence[Generation]) -> st
             half_made.mkdir()
             with _kept_from_writers(generation.database) as source:
                 _copy(source, half_made / DATABASE_NAME)
+                if _has_own_log(generation):
+                    _copy_log(generation.database, half_made)
             _verify(half_made / DATABASE_NAME, None)
+            _fold_log(half_made / DATABASE_NAME)
             _set_aside_wal(warehouse.private_database)
             (half_made / DATABASE_NAME).replace(warehouse.private_database)
             _sync_directory(warehouse.work)
@@ -377,6 +452,32 @@ def _set_aside_wal(database: Path) -> None:
         wal.replace(wal.with_name(f"lost-{wal.name}"))
 
 
+def _copy_log(database: Path, folder: Path) -> None:
+    """Copy a database's log, and note that it belongs there."""
+    log_file = database.with_name(_LOG_NAME)
+    if not log_file.exists():
+        return
+    with log_file.open("rb") as source:
+        _copy(source, folder / _LOG_NAME)
+    (folder / _LOG_NOTE).write_text(str(_size(folder / _LOG_NAME)))
+
+
+def _has_own_log(generation: Generation) -> bool:
+    try:
+        return (generation.path / _LOG_NOTE).read_text() == str(_size(generation.path / _LOG_NAME))
+    except OSError:
+        return False
+
+
+def _link(file: Path, name: Path) -> bool:
+    try:
+        name.hardlink_to(file)
+    except OSError:
+        # not every file system has links; a copy does the same
+        return False
+    return True
+
+
 def _wals(database: Path) -> list[Path]:
     """Return the write-ahead logs beside a database: DuckDB also has `.wal.checkpoint` and `.wal.recovery`."""
     return sorted(database.parent.glob(f"{database.name}.wal*"))
@@ -391,6 +492,7 @@ def _refuse_no_tables(copy: Path) -> None:
 
 def _verify(copy: Path, verify: Callable[[Path], None] | None) -> None:
     """Open the copy, which has an inode of its own, so no lock of DuckDB's is at stake."""
+    logs = _wals(copy)
     try:
         _refuse_no_tables(copy)
         if verify is not None:
@@ -399,7 +501,7 @@ def _verify(copy: Path, verify: Callable[[Path], None] | None) -> None:
         raise
     except Exception as error:
         raise PublishError(f"{copy}: the copy failed its check: {error}; {_READERS_SAFE}") from error
-    if _wals(copy) or _is_open_here(copy.stat()):
+    if _wals(copy) != logs or _is_open_here(copy.stat()):
         raise PublishError(f"{copy}: its check left it open or left a .wal: a check reads and closes; {_READERS_SAFE}")
 
 

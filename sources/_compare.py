@@ -8,11 +8,20 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+import pyarrow as pa
+
+from sources._known import NONE, Marks
 from sources._pages import ListPage
-from sources._plan import History, KnownRow, ListPlan, Outcome, Slice
+from sources._plan import History, ListPlan, Outcome, Slice
 from sources._tables import Converter, Drift, Key, Page, Quarantined
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Numbers = npt.NDArray[np.int64]
 
 CLOCK_SKEW: Final = timedelta(days=1)
 """A date further ahead than this is no clock that runs a little fast."""
@@ -27,10 +36,10 @@ class TooMuchQuarantine(Exception):
 
 @dataclass
 class Seen:
-    """What one pass over a list showed."""
+    """What one pass over a list showed; `rows` are those of `History.known`."""
 
     started_at: datetime
-    keys: set[Key] = field(default_factory=set)
+    rows: Marks = field(default_factory=Marks)
     quarantined: Counter[str] = field(default_factory=Counter)
     counts: set[int] = field(default_factory=set)
     uncounted: bool = False
@@ -50,7 +59,7 @@ class Seen:
         if trouble := self.unsteady():
             return trouble
         (count,) = self.counts
-        read = len(self.keys) + self.quarantined.total()
+        read = len(self.rows) + self.quarantined.total()
         if read != count:
             return f"the vendor counts {count} and {read} distinct records were read"
         if self.unsettled:
@@ -82,13 +91,13 @@ class Comparer:
         clock: Callable[[], datetime],
     ) -> None:
         self.plan, self.known, self.outcome = plan, history.known, outcome
-        self.written: set[Key] = set()
-        self.ever_seen: set[Key] = set()
+        self.written, self.ever_seen = Marks(), Marks()
         self.converter = Converter(plan.table, plan.prepare)
+        self._held_before = len(history.known)
         self._clock = clock
         self._slice_rows, self._slice_seconds = slice_rows, slice_seconds
         self._slice_number, self._slice_size, self._slice_began = 0, 0, clock()
-        self._slice_keys: set[Key] = set()
+        self._in_slice = Marks()
         self._quarantined: set[str] = set()
         self._latest = int((outcome.started_at + CLOCK_SKEW).timestamp() * 1_000_000)
 
@@ -111,96 +120,103 @@ class Comparer:
                 f"{len(page.quarantined)} of the {records} records of a page have no usable key "
                 f"({page.quarantined[0].reason}): the vendor's format changed; nothing of that page was loaded"
             )
-        seen.keys.update(page.keys)
+        rows = self.known.place(page.keys)
+        seen.rows.add(rows)
         # the same record met on two pages is one; twice on one page, it is two
         seen.quarantined |= Counter(q.digest for q in page.quarantined)
-        self.ever_seen.update(page.keys)
+        self.ever_seen.add(rows)
         outcome.distinct_read = len(self.ever_seen)
         poison = {q.digest: q for q in page.quarantined if q.digest not in self._quarantined}
         self._quarantined |= poison.keys()
         outcome.quarantined = len(self._quarantined)
         self._note_cursors(page)
-        changed, doubtful = self._changed(page)
-        if changed or poison:
-            yield self._piece(page, changed, list(poison.values()))
-        for key in doubtful:
+        changed, doubtful = self._changed(page, rows)
+        if changed.size or poison:
+            yield self._piece(page, rows, changed, list(poison.values()))
+        for key in self.known.keys(rows[doubtful]):
             answer = await self.plan.ask(key, outcome.traffic)
             if isinstance(answer, dict):
                 truth = self.converter.read([answer])
-                if truth.keys != [key]:
+                if truth.keys.to_pylist() != [key]:
                     seen.unsettled += 1
-                elif self._differs(truth):
-                    yield self._piece(truth, [0], [])
+                elif (piece := self._if_different(truth)) is not None:
+                    yield piece
         # every row written so far was seen
         outcome.unchanged = len(self.ever_seen) - len(self.written)
 
     def replacement(self, key: Key, record: dict[str, Any]) -> Slice | None:
         """The record the vendor gave when asked for `key`, if it is that one and differs from the stored row."""
         truth = self.converter.read([record])
-        return self._piece(truth, [0], []) if truth.keys == [key] and self._differs(truth) else None
+        return self._if_different(truth) if truth.keys.to_pylist() == [key] else None
 
-    def _differs(self, truth: Page) -> bool:
-        known = self.known[truth.keys[0]]
-        return truth.hashes[0] != known.row_hash or known.deleted
+    def row_of(self, key: Key) -> int:
+        """The number of a row that is known."""
+        return int(self.known.find(pa.array([key], self.plan.table.key_column.type.arrow))[0])
 
-    def _changed(self, page: Page) -> tuple[list[int], list[Key]]:
-        """Positions of new and changed rows, newest copy of each key; keys whose copy is older than the stored row."""
-        newest: dict[Key, int] = {}
-        for position, key in enumerate(page.keys):
-            rival = newest.get(key)
-            if rival is None or (page.cursors[position] or 0) >= (page.cursors[rival] or 0):
-                newest[key] = position
-        changed, doubtful = [], []
-        for key, position in newest.items():
-            known, cursor = self.known.get(key), page.cursors[position]
-            if known is not None and known.row_hash == page.hashes[position] and not known.deleted:
-                continue
-            if known is not None and known.cursor is not None and cursor is not None and cursor < known.cursor:
-                doubtful.append(key)
-            else:
-                changed.append(position)
-        return changed, doubtful
+    def _if_different(self, truth: Page) -> Slice | None:
+        rows, known = self.known.place(truth.keys), self.known
+        same = known.stored[rows[0]] and not known.deleted[rows[0]] and known.hashes[rows[0]] == truth.words[0]
+        return None if same else self._piece(truth, rows, np.zeros(1, np.int64), [])
 
-    def _piece(self, page: Page, positions: list[int], quarantined: list[Quarantined]) -> Slice:
-        keys = [page.keys[i] for i in positions]
-        full = self._slice_keys and self._slice_size + len(keys) > self._slice_rows
+    def _changed(self, page: Page, rows: "Numbers") -> tuple["Numbers", "Numbers"]:
+        """Positions of new and changed rows, newest copy of each key; of those whose copy is older than the stored row."""
+        known, newest = self.known, _newest_copies(rows, page.cursors)
+        at, cursors = rows[newest], page.cursors[newest]
+        stored = known.stored[at]
+        same = stored & ~known.deleted[at] & (known.hashes[at] == page.words[newest])
+        # NONE is older than any date, and no date at all makes no copy older
+        older = stored & ~same & (cursors != NONE) & (cursors < known.cursors[at])
+        return newest[~same & ~older], newest[older]
+
+    def _piece(self, page: Page, rows: "Numbers", positions: "Numbers", quarantined: list[Quarantined]) -> Slice:
+        at = rows[positions]
+        full = len(self._in_slice) and self._slice_size + len(at) > self._slice_rows
         old = (self._clock() - self._slice_began).total_seconds() > self._slice_seconds
-        if full or old or not self._slice_keys.isdisjoint(keys):
+        if full or old or self._in_slice.has(at).any():
             self._slice_number += 1
-            self._slice_keys.clear()
+            self._in_slice = Marks()
             self._slice_size, self._slice_began = 0, self._clock()
-        self._slice_keys.update(keys)
-        for position, key in zip(positions, keys, strict=True):
-            if key in self.known:
-                self.outcome.updated += key not in self.written
-            else:
-                self.outcome.inserted += 1
-            self.written.add(key)
-            self.known[key] = KnownRow(page.hashes[position], page.cursors[position], deleted=False)
-        batch = page.take(positions, self._clock()) if positions else None
+        self._in_slice.add(at)
+        held = at < self._held_before
+        first_time = ~self.written.has(at)
+        self.outcome.updated += int(np.count_nonzero(held & first_time))
+        self.outcome.inserted += int(np.count_nonzero(~held & first_time))
+        self.written.add(at)
+        self.known.write(at, page.words[positions], page.cursors[positions])
+        batch = page.take(positions, self._clock()) if len(positions) else None
         if batch is not None:
             items = sum(rows.num_rows for rows in batch.tables.values()) - batch.rows
             self._slice_size += batch.rows + items // ITEMS_LIKE_A_ROW
             self._flag_odd_times(page, positions, batch.drift)
         return Slice(self._slice_number, batch, quarantined)
 
-    def _flag_odd_times(self, page: Page, positions: list[int], drift: Counter[Drift]) -> None:
+    def _flag_odd_times(self, page: Page, positions: "Numbers", drift: Counter[Drift]) -> None:
         """Report rows whose cursor says nothing, or is far in the future; they load like any other."""
         table = self.plan.table
         if table.cursor is None:
             return
-        path = table.cursor.replace("__", ".")
-        for position in positions:
-            cursor = page.cursors[position]
-            if cursor is None:
-                drift[Drift(table.qualified_name, path, "no time", "null")] += 1
-            elif cursor > self._latest:
-                drift[Drift(table.qualified_name, path, "future time", "text")] += 1
+        path, cursors = table.cursor.replace("__", "."), page.cursors[positions]
+        odd = {("no time", "null"): cursors == NONE, ("future time", "text"): cursors > self._latest}
+        for (kind, found), rows in odd.items():
+            if count := int(np.count_nonzero(rows)):
+                drift[Drift(table.qualified_name, path, kind, found)] += count
 
     def _note_cursors(self, page: Page) -> None:
         """Keep the newest cursor that is not in the future: a row dated 2099 must not speak for the table."""
         now = int(self.outcome.started_at.timestamp() * 1_000_000)
-        past = [c for c in page.cursors if c is not None and c <= now]
-        if past:
-            newest = self.outcome.newest_cursor
-            self.outcome.newest_cursor = max(past if newest is None else [*past, newest])
+        past = page.cursors[(page.cursors != NONE) & (page.cursors <= now)]
+        if past.size:
+            newest, here = self.outcome.newest_cursor, int(past.max())
+            self.outcome.newest_cursor = here if newest is None else max(here, newest)
+
+
+def _newest_copies(rows: "Numbers", cursors: "Numbers") -> "Numbers":
+    """Positions of the newest copy of each row, the last of equals, in order of their first appearance."""
+    if len(np.unique(rows)) == len(rows):
+        return np.arange(len(rows))
+    newest: dict[int, int] = {}
+    for position, row in enumerate(rows.tolist()):
+        rival = newest.get(row)
+        if rival is None or cursors[position] >= cursors[rival]:
+            newest[row] = position
+    return np.fromiter(newest.values(), np.int64, len(newest))

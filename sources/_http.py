@@ -20,6 +20,7 @@ import math
 import re
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -28,6 +29,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from sources._body import Body, BodyTooLargeError, parse
+from sources._columns import Columns
 from sources._errors import (
     ApiError,
     BadReply,
@@ -48,6 +50,8 @@ from sources._pacing import Pacing, RetryPolicy, Traffic, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from sources._columns import ColumnReader
 
 __all__ = [
     "ApiClient",
@@ -73,6 +77,8 @@ _log = logging.getLogger("deskhouse.http")
 _WIRE_LOGS = ("deskhouse.http", "httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "proxy", "socks")))
 _SPARE_RETRIES = 60  # per client, and one more for every ten answers
 _RETRY = RetryPolicy()
+_LARGE = 32 << 10  # bytes from which a body is worth a thread
+_READERS = 2
 _LOGGED_PARAMS = ("page", "offset", "limit")
 
 _E = TypeVar("_E", bound=ApiError)
@@ -125,6 +131,7 @@ class ApiClient:
             max_concurrency=max_concurrency, requests_per_second=requests_per_second, clock=clock, sleep=sleep
         )
         self._log_filter = self._redactor.filter()
+        self._readers = ThreadPoolExecutor(_READERS, "json")
         self._client: httpx.AsyncClient | None = None
         self._closed = False
         self._down: ApiError | None = None
@@ -145,6 +152,7 @@ class ApiClient:
         """Closes all connections. Requests under way fail, requests that wait stop waiting."""
         self._closed = True
         self._pacing.wake()
+        self._readers.shutdown(wait=False, cancel_futures=True)
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -162,13 +170,19 @@ class ApiClient:
         return self._pacing.limit
 
     async def get_list(
-        self, path: str, params: Mapping[str, str | int], *, list_key: str, traffic: Traffic | None = None
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        *,
+        list_key: str,
+        traffic: Traffic | None = None,
+        columns: ColumnReader | None = None,
     ) -> dict[str, Any]:
         """One page: the JSON object at `path`, in which `list_key` is certain to be a list.
 
-        `traffic` is counted besides the client's own.
+        `traffic` is counted besides the client's own. With `columns` the list is `Columns` wherever it can be.
         """
-        return await self._get(path, params, list_key, traffic)
+        return await self._get(path, params, list_key, traffic, columns)
 
     async def get_object(
         self, path: str, params: Mapping[str, str | int] | None = None, *, traffic: Traffic | None = None
@@ -177,10 +191,22 @@ class ApiClient:
         return await self._get(path, params or {}, None, traffic)
 
     async def _get(
-        self, path: str, params: Mapping[str, str | int], list_key: str | None, traffic: Traffic | None
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        list_key: str | None,
+        traffic: Traffic | None,
+        columns: ColumnReader | None = None,
     ) -> dict[str, Any]:
         counters = [self.traffic] if traffic is None or traffic is self.traffic else [self.traffic, traffic]
-        call = _Call(url=self._origin.url(path, params), path=path, params=params, list_key=list_key, counters=counters)
+        call = _Call(
+            url=self._origin.url(path, params),
+            path=path,
+            params=params,
+            list_key=list_key,
+            counters=counters,
+            columns=columns,
+        )
 
         def wait(state: RetryCallState) -> float:
             again = _again(state)
@@ -230,7 +256,8 @@ class ApiClient:
             self._retries += call.attempts > 1 and call.last is not None and call.last.wait is None
             try:
                 reply, body = await self._exchange(call, era, min(self._request_deadline, left))
-                data = self._understood(call, reply, body)
+                data = await self._in_columns(call, body)
+                data = self._understood(call, reply, body) if data is None else self._expected(call, data)
             except _Again as again:
                 call.last = again
                 _log.debug("%s GET %s: %s, attempt %d", self.vendor, call.shown, again.reason, call.attempts)
@@ -355,9 +382,22 @@ class ApiClient:
             )
         if not isinstance(data, dict):
             raise self._error(BadReply, f"sent JSON for {call.path} that is no object.")
+        return self._expected(call, data)
+
+    async def _in_columns(self, call: _Call, body: bytearray) -> dict[str, Any] | None:
+        """The answer with its list as columns, where all of it is as declared; large ones are read beside the event loop."""
+        if call.columns is None:
+            return None
+        if len(body) < _LARGE:
+            return call.columns.read(body)
+        # not asyncio's own threads: their end cannot be cancelled
+        return await asyncio.get_running_loop().run_in_executor(self._readers, call.columns.read, body)
+
+    def _expected(self, call: _Call, data: dict[str, Any]) -> dict[str, Any]:
+        """The answer, if it holds no error and the list that was asked for."""
         if data.get("error") or data.get("errors"):
             raise self._error(BadReply, f"reported an error inside a successful answer for {call.path}.")
-        if call.list_key is not None and not isinstance(data.get(call.list_key), list):
+        if call.list_key is not None and not isinstance(data.get(call.list_key), list | Columns):
             state = "is no list" if call.list_key in data else "is missing"
             raise self._error(BadReply, f'changed its answer for {call.path}: "{call.list_key}" {state}.')
         return data
@@ -447,6 +487,7 @@ class _Call:
     params: Mapping[str, str | int]
     list_key: str | None
     counters: Sequence[Traffic]
+    columns: ColumnReader | None = None
     attempts: int = 0
     started: float = 0.0
     answers_before: int = 0

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sources._columns import ColumnReader, Columns
 from sources._http import ApiClient, BadReply, Traffic, query_of
 
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
@@ -23,14 +24,14 @@ class ListPage:
     """One page of a list.
 
     Attributes:
-        records: what the vendor sent, unread.
+        records: what the vendor sent: JSON values, or columns where all is as declared.
         count: the vendor's count of the whole list, as said on this page; None where it said none.
         in_place: whether the page is the one that was asked for.
         problem: what is wrong with the page's place, for a receipt; empty when in place.
         overlap: how many records at the end the next page holds as well.
     """
 
-    records: list[Any]
+    records: list[Any] | Columns
     count: int | None
     in_place: bool
     problem: str = ""
@@ -49,6 +50,7 @@ async def by_page_number(
     traffic: Traffic,
     params: Mapping[str, str | int] | None = None,
     ahead: bool = True,
+    columns: ColumnReader | None = None,
 ) -> AsyncGenerator[ListPage, None]:
     """Walk a list by page number (Screendesk).
 
@@ -61,7 +63,8 @@ async def by_page_number(
     """
 
     async def fetch(number: int) -> dict[str, Any]:
-        return await client.get_list(path, {**(params or {}), "page": number}, list_key=list_key, traffic=traffic)
+        asked = {**(params or {}), "page": number}
+        return await client.get_list(path, asked, list_key=list_key, traffic=traffic, columns=columns)
 
     first = await fetch(1)
     last = _last_page(_pagination(client, first)) or 1
@@ -86,7 +89,7 @@ async def by_page_number(
         await pages.close()
 
 
-def _numbered_page(records: list[Any], pagination: dict[str, Any], number: int) -> ListPage:
+def _numbered_page(records: list[Any] | Columns, pagination: dict[str, Any], number: int) -> ListPage:
     page, last, more = (_integer(pagination.get(k)) for k in ("page", "last_page", "next_page"))
     start, end = _integer(pagination.get("from")), _integer(pagination.get("to"))
     problem = ""
@@ -102,7 +105,15 @@ def _numbered_page(records: list[Any], pagination: dict[str, Any], number: int) 
 
 
 async def by_next_offset(
-    client: ApiClient, path: str, *, list_key: str, limit: int, traffic: Traffic, overlap: int = 0, ahead: bool = True
+    client: ApiClient,
+    path: str,
+    *,
+    list_key: str,
+    limit: int,
+    traffic: Traffic,
+    overlap: int = 0,
+    ahead: bool = True,
+    columns: ColumnReader | None = None,
 ) -> AsyncGenerator[ListPage, None]:
     """Walk a list by limit and offset, with an absolute `next` (PostHog).
 
@@ -117,7 +128,7 @@ async def by_next_offset(
 
     async def fetch(offset: int) -> dict[str, Any]:
         asked = {"limit": limit + overlap, "offset": offset}
-        return await client.get_list(path, asked, list_key=list_key, traffic=traffic)
+        return await client.get_list(path, asked, list_key=list_key, traffic=traffic, columns=columns)
 
     first = await fetch(0)
     size = _next_offset(first) or limit + overlap
@@ -151,7 +162,14 @@ async def by_next_offset(
 
 
 async def by_total(
-    client: ApiClient, path: str, *, list_key: str, limit: int, params: Mapping[str, str | int], traffic: Traffic
+    client: ApiClient,
+    path: str,
+    *,
+    list_key: str,
+    limit: int,
+    params: Mapping[str, str | int],
+    traffic: Traffic,
+    columns: ColumnReader | None = None,
 ) -> AsyncGenerator[ListPage, None]:
     """Walk a list by offset and limit up to its `total` (Getscreen.me).
 
@@ -164,7 +182,7 @@ async def by_total(
     offset, guard = 0, _Guard()
     while True:
         asked = {**params, "offset": offset, "limit": limit}
-        reply = await client.get_list(path, asked, list_key=list_key, traffic=traffic)
+        reply = await client.get_list(path, asked, list_key=list_key, traffic=traffic, columns=columns)
         records, total = reply[list_key], _integer(reply.get("total"))
         if stuck := guard.stuck(records):
             yield ListPage([], None, in_place=False, problem=stuck)
@@ -256,9 +274,9 @@ class _Guard:
 
     def __init__(self) -> None:
         self._pages = 0
-        self._previous: list[Any] = []
+        self._previous: list[Any] | Columns = []
 
-    def stuck(self, records: list[Any]) -> str:
+    def stuck(self, records: list[Any] | Columns) -> str:
         """What keeps the list from advancing; empty while it does."""
         self._pages += 1
         if records and records == self._previous:

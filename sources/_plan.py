@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from sources._http import ApiError, Traffic
+from sources._known import Known
 from sources._pages import Walk
 from sources._schema import Table
 from sources._tables import Batch, Key, Quarantined
@@ -48,25 +49,6 @@ class DatePlan:
     span: Callable[[Key, Traffic], Awaitable[Span | Presence]]
 
 
-@dataclass(frozen=True, slots=True)
-class KnownRow:
-    """What the warehouse holds of one row.
-
-    Attributes:
-        row_hash: content hash.
-        cursor: the row's cursor in microseconds since 1970, None where it has none.
-        deleted: whether it is marked deleted.
-        start: tables read by dates: when it began, in microseconds since 1970, as the last run left it.
-        stop: likewise, when it ended; None while it is open.
-    """
-
-    row_hash: str
-    cursor: int | None
-    deleted: bool
-    start: int | None = None
-    stop: int | None = None
-
-
 @dataclass(frozen=True)
 class ListPlan:
     """How one table is read.
@@ -99,7 +81,7 @@ class History:
     """What is known of a table from earlier runs.
 
     Attributes:
-        known: what the warehouse holds, by key; updated as rows are handed on.
+        known: what the warehouse holds; updated as rows are handed on.
         last_full_at: when the last complete full sweep began; None before the first.
         order_held: whether that sweep saw the list in the order light passes rely on.
         last_complete: whether the table's last run was complete.
@@ -108,7 +90,7 @@ class History:
         checkpoint: tables read by dates: the time up to which the last complete run knows the vendor's list.
     """
 
-    known: dict[Key, KnownRow] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
     last_full_at: datetime | None = None
     order_held: bool = False
     last_complete: bool = False

@@ -13,17 +13,31 @@ doubt turns it into a full sweep in the same run.
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from sources._columns import Columns
 from sources._compare import Comparer, Seen, TooMuchQuarantine
 from sources._http import ApiError
+from sources._known import NONE, Marks
 from sources._pages import ListPage, Walk
 from sources._plan import History, ListPlan, Outcome, Presence, Slice
-from sources._tables import Key
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from sources._tables import Page
+
+    Numbers = npt.NDArray[np.int64]
 
 MOST_PASSES: Final = 3
 VANISHED_BRAKE: Final = (20, 0.05)
 """Rows, and share of rows, of which the larger may vanish in one run before nothing is believed."""
+GROUP_ROWS: Final = 2_000
+GROUP_SECONDS: Final = 1.0
+"""Pages are taken together until they hold so many rows, or for so long."""
 LIGHT_FROM_ROWS: Final = 5_000
 """Shorter lists are read whole every time: some fifty requests buy that no change stays unseen for a day."""
 
@@ -60,7 +74,7 @@ class Sweep:
         self._comparer = Comparer(
             plan, history, self.outcome, slice_rows=slice_rows, slice_seconds=slice_seconds, clock=clock
         )
-        self._held = sum(not row.deleted for row in history.known.values())
+        self._held = history.known.live
 
     async def slices(self) -> AsyncGenerator[Slice, None]:
         """Read the table; `outcome` is final when this ends. Vendor errors end the reading and are kept there."""
@@ -119,19 +133,19 @@ class Sweep:
         async with aclosing(self._plan.step(outcome.traffic)) as pages:
             async for page in pages:
                 written = len(comparer.written)
-                read, positions = self._take(page, seen)
-                order.see(positions)
+                read, dates = self._take([page], seen)
+                order.see(dates)
                 async with aclosing(comparer.compare(read, len(page.records), seen)) as pieces:
                     async for piece in pieces:
                         yield piece
-                oldest = min((p for p in positions if p is not None), default=settled_before)
-                if len(comparer.written) == written and page.records and oldest < settled_before:
+                oldest = min(dates[dates != NONE], default=settled_before)
+                if len(comparer.written) == written and len(page.records) and oldest < settled_before:
                     ended_early = True
                     break
         trouble = seen.unsteady() or ("" if order.held else "the list was not in order")
         if not trouble:
             (count,) = seen.counts
-            held = sum(not row.deleted for row in comparer.known.values())
+            held = comparer.known.live
             quarantined = max(self._history.quarantined, outcome.quarantined)
             if held + quarantined != count:
                 trouble = f"the vendor counts {count} and the warehouse holds {held}"
@@ -160,15 +174,16 @@ class Sweep:
             outcome.reason = f"after {outcome.passes} passes: {problem}"
             return
         # rows that only an earlier, unclean pass showed may be gone by now
-        async with aclosing(self._conclude(seen.keys)) as pieces:
+        async with aclosing(self._conclude(seen.rows)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def _conclude(self, listed: set[Key]) -> AsyncGenerator[Slice, None]:
+    async def _conclude(self, listed: Marks) -> AsyncGenerator[Slice, None]:
         """The list was seen whole: settle what it did not show, and say what the warehouse must hold now."""
         outcome = self.outcome
         outcome.distinct_read = len(listed)
-        outcome.unchanged = len(listed - self._comparer.written)
+        count = len(self._comparer.known)
+        outcome.unchanged = int(np.count_nonzero(listed.first(count) & ~self._comparer.written.first(count)))
         async with aclosing(self._settle_vanished(self._vanished(listed))) as pieces:
             async for piece in pieces:
                 yield piece
@@ -177,45 +192,53 @@ class Sweep:
 
     async def _one_pass(self, walk: Walk, seen: Seen) -> AsyncGenerator[Slice, None]:
         order = _Order()
-        async with aclosing(walk(self.outcome.traffic)) as pages:
-            async for page in pages:
-                read, positions = self._take(page, seen)
-                order.see(positions)
-                async with aclosing(self._comparer.compare(read, len(page.records), seen)) as pieces:
+        async with aclosing(_grouped(walk(self.outcome.traffic))) as groups:
+            async for pages in groups:
+                read, dates = self._take(pages, seen)
+                order.see(dates)
+                records = sum(len(page.records) for page in pages)
+                async with aclosing(self._comparer.compare(read, records, seen)) as pieces:
                     async for piece in pieces:
                         yield piece
         self.outcome.order_held = order.held
 
-    def _take(self, page: ListPage, seen: Seen) -> tuple[Any, list[int | None]]:
-        self.outcome.pages += 1
-        if page.count is not None:
-            self.outcome.vendor_count = page.count
-        seen.add(page)
-        read = self._comparer.converter.read(page.records)
-        return read, read.orders[: len(read.orders) - page.overlap]
+    def _take(self, pages: list[ListPage], seen: Seen) -> "tuple[Page, Numbers]":
+        """Read pages that belong together; the dates by which their rows are listed, without those the next page repeats."""
+        self.outcome.pages += len(pages)
+        for page in pages:
+            if page.count is not None:
+                self.outcome.vendor_count = page.count
+            seen.add(page)
+        read = self._comparer.converter.read(_records(pages))
+        if len(pages) == 1:
+            return read, read.orders[: len(read.orders) - pages[0].overlap]
+        ends = np.cumsum([len(page.records) for page in pages])
+        repeated = [np.arange(end - page.overlap, end) for page, end in zip(pages, ends, strict=True)]
+        return read, np.delete(read.orders, np.concatenate(repeated))
 
     # -- vanished
 
-    def _vanished(self, listed: set[Key]) -> list[Key]:
-        return [key for key, row in self._comparer.known.items() if not row.deleted and key not in listed]
+    def _vanished(self, listed: Marks) -> "Numbers":
+        known = self._comparer.known
+        return np.flatnonzero(known.live_rows() & ~listed.first(len(known)))
 
     def _across_midnight(self, seen: Seen) -> str:
         """A pass during which the vendor may have cleaned up counts for what it showed, not for what it did not."""
         if not self._plan.cleaned_at_midnight or self._clock().date() == seen.started_at.date():
             return ""
-        vanished = len(self._vanished(seen.keys))
+        vanished = len(self._vanished(seen.rows))
         return f"{vanished} rows vanished while midnight UTC passed, when the vendor cleans up" if vanished else ""
 
     async def _settle_vanished(
-        self, vanished: list[Key], *, until_present: bool = False
+        self, vanished: "Numbers", *, until_present: bool = False
     ) -> AsyncGenerator[Slice, None]:
         """Ask for rows that were not shown, unless too many are missing; `until_present`: stop at one that exists."""
         outcome, comparer = self.outcome, self._comparer
-        if not vanished:
+        if not vanished.size:
             return
         rows, share = VANISHED_BRAKE
         # rows found in this run say nothing about those held before: another account's list would be full of them
-        lost = sum(key not in comparer.written for key in vanished)
+        lost = int(np.count_nonzero(~comparer.written.has(vanished)))
         if (lost and lost == self._held) or len(vanished) > max(rows, share * self._held):
             outcome.reason = (
                 f"{len(vanished)} of {self._held} rows vanished at once; none was marked deleted. "
@@ -232,7 +255,7 @@ class Sweep:
             )
         if outcome.reason:
             return
-        for key in vanished:
+        for key in comparer.known.keys(vanished):
             answer = await self._plan.ask(key, outcome.traffic)
             if answer is Presence.GONE:
                 outcome.gone.append(key)
@@ -252,8 +275,43 @@ class _Order:
         self.held = True
         self._last: int | None = None
 
-    def see(self, positions: list[int | None]) -> None:
-        for position in positions:
-            if position is None or (self._last is not None and position > self._last):
-                self.held = False
-            self._last = position if position is not None else self._last
+    def see(self, dates: "Numbers") -> None:
+        dated = dates[dates != NONE]
+        before = dated if self._last is None else np.concatenate([[self._last], dated])
+        if dated.size < dates.size or (np.diff(before) > 0).any():
+            self.held = False
+        if dated.size:
+            self._last = int(dated[-1])
+
+
+async def _grouped(pages: AsyncGenerator[ListPage, None]) -> AsyncGenerator[list[ListPage], None]:
+    """Pages that came as `Columns`, several together: Arrow's work is in the call, not in the rows."""
+    together: list[ListPage] = []
+    began = 0.0
+    failure: ApiError | None = None
+    try:
+        async with aclosing(pages):
+            async for page in pages:
+                if not isinstance(page.records, Columns):
+                    if together:
+                        yield together
+                    together = []
+                    yield [page]
+                    continue
+                began = began if together else monotonic()
+                together.append(page)
+                if sum(len(p.records) for p in together) >= GROUP_ROWS or monotonic() - began > GROUP_SECONDS:
+                    yield together
+                    together = []
+    except ApiError as error:
+        failure = error
+    # what came before the failure is not lost
+    if together:
+        yield together
+    if failure is not None:
+        raise failure
+
+
+def _records(pages: list[ListPage]) -> "Columns | list[Any]":
+    first = pages[0].records
+    return Columns.joined([p.records for p in pages if isinstance(p.records, Columns)]) if len(pages) > 1 else first

@@ -2,20 +2,28 @@
 
 A page of records is read column by column. Every record ends in one of two places: in the declared tables, with
 whatever fits no column kept in `_extra`; or in quarantine, with the reason, where no usable key says which row it is.
+Records that came as `Columns` hold nothing but declared values, and take a way of their own to the same result.
 """
 
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from sources._columns import Columns, member
+from sources._known import NONE, words_of
 from sources._schema import ChildTable, Column, Form, Table, Type, arrow_schema, every_table
-from sources._values import MISFIT, canonical, column_array, fit, normalise, text, without_query
+from sources._values import MISFIT, canonical, column_array, declared_array, fit, normalise, text, without_query
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Key = str | int
 
@@ -24,7 +32,10 @@ _NEVER_STORED: Final = ("connecturl", "inviteurl", "invitecode", "permanenturl",
 _ADDRESS: Final = re.compile(r"\s*[^\s?#]*/[^\s?#]*[?#]")
 _LONGEST_KEY: Final = 512
 _DEEPEST: Final = 200
-_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_END: Final = pa.scalar(b"\0", pa.binary())
+"""Ends a value when a row is hashed: stored text holds no U+0000."""
+_NULL: Final = b"\xff"
+"""Stands for no value when a row is hashed: no byte of any text."""
 _NO_OBJECT: Final[dict[str, Any]] = {}
 
 
@@ -96,34 +107,54 @@ class _Picked:
     extra: list[dict[str, Any]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Page:
-    """Records read and hashed, from which rows are taken.
+    """Records read, converted and hashed, from which rows are taken.
 
     Attributes:
         keys: the key of each row.
-        hashes: the content hash of each row.
-        cursors: the cursor of each row in microseconds since 1970, None where absent or unreadable.
+        hashes: the content hash of each row, in hexadecimal.
+        words: the first eight bytes of each.
+        cursors: the cursor of each row in microseconds since 1970, NONE where absent or unreadable.
         orders: the date each row is listed by, likewise.
         quarantined: records that are no row.
     """
 
-    keys: list[Key]
-    hashes: list[str]
-    cursors: list[int | None]
-    orders: list[int | None]
+    keys: pa.Array
+    hashes: pa.Array
+    words: "npt.NDArray[np.uint64]"
+    cursors: "npt.NDArray[np.int64]"
+    orders: "npt.NDArray[np.int64]"
     quarantined: list[Quarantined]
-    _converter: "Converter"
-    _picked: _Picked = field(repr=False)
+    _table: Table
+    _columns: list[pa.Array]
+    _lists: list[pa.ListArray]
+    _drift: list[tuple[int, Drift]]
 
-    def take(self, positions: Sequence[int], loaded_at: datetime) -> Batch:
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, positions: "Sequence[int] | npt.NDArray[np.int64]", loaded_at: datetime) -> Batch:
         """The rows at `positions` as Arrow tables, marked as written at `loaded_at` (aware)."""
-        return self._converter.build(self, positions, loaded_at)
+        everything = np.array_equal(positions, np.arange(len(self)))
+        chosen = None if everything else pa.array(positions, pa.int64())
 
-    @property
-    def picked(self) -> _Picked:
-        """The columns before conversion."""
-        return self._picked
+        def rows(array: pa.Array) -> pa.Array:
+            return array if chosen is None else array.take(chosen)
+
+        table, keys, n = self._table, rows(self.keys), len(positions)
+        instant = Type.TIMESTAMP.arrow
+        own = [rows(self.hashes), pa.repeat(pa.scalar(loaded_at, instant), n), pa.nulls(n, instant)]
+        tables = {
+            table.name: pa.Table.from_arrays([*map(rows, self._columns), *own], schema=arrow_schema(table)),
+        }
+        for child, lists in zip(table.children, self._lists, strict=True):
+            items = rows(lists)
+            parents = pc.list_parent_indices(items)
+            arrays = [keys.take(parents), _places(items), *items.flatten().flatten()]
+            tables[child.name] = pa.Table.from_arrays(arrays, schema=arrow_schema(table, child))
+        taken = set(np.asarray(positions).tolist()) if self._drift else ()
+        return Batch(n, tables, Counter(drift for row, drift in self._drift if row in taken))
 
 
 class Converter:
@@ -142,8 +173,36 @@ class Converter:
             _with_prefixes([("value",), *(c.path for c in child.columns)]) for child in table.children
         ]
 
-    def read(self, records: Iterable[Any]) -> Page:
-        """Read a page: split off what has no usable key, pick the declared values, hash the content."""
+    def read(self, records: Sequence[Any] | Columns) -> Page:
+        """Read a page: split off what has no usable key, convert the rest and hash it."""
+        if not isinstance(records, Columns):
+            return self._read_values(records)
+        page = self._read_columns(records)
+        return self._read_values(records.structs.to_pylist()) if page is None else page
+
+    def _read_columns(self, records: Columns) -> Page | None:
+        """As `read`; None where a value needs a closer look after all."""
+        table, n = self.table, len(records)
+        arrays = []
+        for column in table.columns:
+            array = declared_array(column, member(records.structs, column.path))
+            if array is None:
+                return None
+            arrays.append(array)
+        keys = arrays[table.columns.index(table.key_column)]
+        if keys.null_count or (table.key_column.type is Type.TEXT and not _are_keys(keys)):
+            return None
+        lists = []
+        for child in table.children:
+            found = pc.coalesce(member(records.structs, child.path), pa.scalar([], _member_type(records, child.path)))
+            inner = found.flatten()
+            members = [declared_array(c, inner if child.plain_values else member(inner, c.path)) for c in child.columns]
+            if any(array is None for array in members):
+                return None
+            lists.append(_list_array(child, _offsets(found), [*members, pa.nulls(len(inner), pa.string())]))
+        return self._page(keys, [*arrays, pa.nulls(n, pa.string())], lists, [], [])
+
+    def _read_values(self, records: Iterable[Any]) -> Page:
         rows: list[dict[str, Any]] = []
         keys: list[Key] = []
         quarantined = []
@@ -156,37 +215,40 @@ class Converter:
                 keys.append(key)
         picked = self._pick(self._group, rows, len(self.table.columns), len(self.table.children))
         for index, column in enumerate(self.table.columns):
-            values = picked.values[index]
-            if not _SCALARS.issuperset(map(type, values)):
-                picked.values[index] = [v if type(v) in _SCALARS else self._scrub(v, column.path) for v in values]
             if column.form is not Form.PLAIN:
                 picked.values[index] = [normalise(column, v) for v in picked.values[index]]
         self._settle_lists(picked)
-        cursors, orders = self._instants(self.table.cursor, picked), self._instants(self.table.order, picked)
-        return Page(keys, self._hashes(picked), cursors, orders, quarantined, self, picked)
-
-    def build(self, page: Page, positions: Sequence[int], loaded_at: datetime) -> Batch:
-        """See `Page.take`."""
-        table, picked, drift = self.table, page.picked, Counter[Drift]()
-        extra = [dict(picked.extra[i]) for i in positions]
-        _note_fields(table.qualified_name, self._declared, extra, drift)
-        arrays = self._arrays(
-            table.qualified_name, table.columns, [[v[i] for i in positions] for v in picked.values], extra, drift
+        drift = _noted(self.table.qualified_name, self._declared, picked.extra, range(len(rows)))
+        columns = self._arrays(
+            self.table.qualified_name,
+            self.table.columns,
+            picked.values,
+            picked.extra,
+            drift=drift,
+            owners=range(len(rows)),
         )
-        n = len(positions)
-        instant = Type.TIMESTAMP.arrow
-        arrays += [
-            _json_array(extra),
-            pa.array([page.hashes[i] for i in positions], pa.string()),
-            pa.array([loaded_at] * n, instant),
-            pa.nulls(n, instant),
+        lists = [
+            self._child_list(index, child, picked.lists[index], drift)
+            for index, child in enumerate(self.table.children)
         ]
-        tables = {table.name: pa.Table.from_arrays(arrays, schema=arrow_schema(table))}
-        owners = [page.keys[i] for i in positions]
-        for index, child in enumerate(table.children):
-            lists = [picked.lists[index][i] for i in positions]
-            tables[child.name] = self._child_table(index, child, owners, lists, drift)
-        return Batch(n, tables, drift)
+        key_array = pa.array(keys, self.table.key_column.type.arrow)
+        return self._page(key_array, [*columns, _json_array(picked.extra)], lists, quarantined, drift)
+
+    def _page(
+        self,
+        keys: pa.Array,
+        columns: list[pa.Array],
+        lists: list[pa.ListArray],
+        quarantined: list[Quarantined],
+        drift: list[tuple[int, Drift]],
+    ) -> Page:
+        salt = self._salt
+        hashes = pa.array(
+            [hashlib.blake2b(row, digest_size=16, key=salt).hexdigest() for row in _rows_as_bytes(columns, lists)],
+            pa.string(),
+        )
+        cursors, orders = self._instants(self.table.cursor, columns), self._instants(self.table.order, columns)
+        return Page(keys, hashes, words_of(hashes), cursors, orders, quarantined, self.table, columns, lists, drift)
 
     def empty(self) -> dict[str, pa.Table]:
         """Empty Arrow tables, root and children: what makes every declared table and column exist."""
@@ -249,24 +311,13 @@ class Converter:
                 elif value is not None and value not in self.table.empty_objects:
                     _put(picked.extra, i, child.path, self._scrub(value, child.path))
 
-    def _hashes(self, picked: _Picked) -> list[str]:
-        lists = [
-            [v if _is_plain(group, v) else self._scrub(v, child.path) for v in lists]
-            for child, group, lists in zip(self.table.children, self._items, picked.lists, strict=True)
-        ]
-        return [
-            hashlib.blake2b(canonical(row), digest_size=16, key=self._salt).hexdigest()
-            for row in zip(*picked.values, *lists, picked.extra, strict=True)
-        ]
-
-    def _instants(self, name: str | None, picked: _Picked) -> list[int | None]:
-        """A column of instants in microseconds since 1970; all None where there is no such column."""
+    def _instants(self, name: str | None, columns: list[pa.Array]) -> "npt.NDArray[np.int64]":
+        """A column of instants in microseconds since 1970; all NONE where there is no such column."""
         if name is None:
-            return [None] * len(picked.extra)
+            return np.full(len(columns[0]), NONE, np.int64)
         index = next(i for i, c in enumerate(self.table.columns) if c.name == name)
-        array, _ = column_array(self.table.columns[index], picked.values[index])
-        instants: list[int | None] = array.cast(pa.int64()).to_pylist()
-        return instants
+        found: npt.NDArray[np.int64] = columns[index].cast(pa.int64()).fill_null(NONE).to_numpy(zero_copy_only=False)
+        return found
 
     def _arrays(
         self,
@@ -274,22 +325,28 @@ class Converter:
         columns: Sequence[Column],
         values: list[list[Any]],
         extra: list[dict[str, Any]],
-        drift: Counter[Drift],
+        *,
+        drift: list[tuple[int, Drift]],
+        owners: Sequence[int],
     ) -> list[pa.Array]:
+        """Declared columns; what does not fit goes to `extra` and `drift`, noted for the row that owns it."""
         arrays = []
         for column, column_values in zip(columns, values, strict=True):
             array, misfits = column_array(column, column_values)
             for i in misfits:
                 _put(extra, i, column.path, self._scrub(column_values[i], column.path))
-                drift[Drift(table, ".".join(column.path), "other type", _json_type(column_values[i]))] += 1
+                found = Drift(table, ".".join(column.path), "other type", _json_type(column_values[i]))
+                drift.append((owners[i], found))
             arrays.append(array)
         return arrays
 
-    def _child_table(
-        self, index: int, child: ChildTable, owners: list[Key], lists: list[list[Any]], drift: Counter[Drift]
-    ) -> pa.Table:
+    def _child_list(
+        self, index: int, child: ChildTable, lists: list[list[Any]], drift: list[tuple[int, Drift]]
+    ) -> pa.ListArray:
+        """The lists of all rows, converted."""
         name = f"{self.table.schema}.{child.name}"
         items = [item for values in lists for item in values]
+        owners = [row for row, values in enumerate(lists) for _ in values]
         if child.plain_values:
             picked = _Picked([items], [], [_NO_OBJECT] * len(items))
         else:
@@ -299,17 +356,11 @@ class Converter:
             for i, item in enumerate(items):
                 if type(item) is not dict and item is not None:
                     _put(picked.extra, i, ("value",), self._scrub(item, child.path))
-        _note_fields(name, self._declared_items[index], picked.extra, drift)
-        arrays = self._arrays(name, child.columns, picked.values, picked.extra, drift)
-        owner_values = [owner for owner, values in zip(owners, lists, strict=True) for _ in values]
-        positions = [i for values in lists for i in range(len(values))]
-        arrays = [
-            pa.array(owner_values, self.table.key_column.type.arrow),
-            pa.array(positions, pa.int64()),
-            *arrays,
-            _json_array(picked.extra),
-        ]
-        return pa.Table.from_arrays(arrays, schema=arrow_schema(self.table, child))
+        drift += _noted(name, self._declared_items[index], picked.extra, owners)
+        arrays = self._arrays(name, child.columns, picked.values, picked.extra, drift=drift, owners=owners)
+        lengths = np.fromiter(map(len, lists), np.int32, len(lists))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        return _list_array(child, offsets, [*arrays, _json_array(picked.extra)])
 
     def _raw(self, record: Any) -> str:
         return canonical(self._scrub(record, ())).decode()
@@ -372,28 +423,19 @@ def _put(extra: list[dict[str, Any]], row: int, path: tuple[str, ...], value: An
     extra[row][_free(extra[row], text(".".join(path)))] = value
 
 
-def _note_fields(table: str, declared: frozenset[str], extra: list[dict[str, Any]], drift: Counter[Drift]) -> None:
-    for fields in extra:
-        for path, value in fields.items():
-            kind = "other type" if path in declared else "new field"
-            drift[Drift(table, path, kind, _json_type(value))] += 1
+def _noted(
+    table: str, declared: frozenset[str], extra: list[dict[str, Any]], owners: Sequence[int]
+) -> list[tuple[int, Drift]]:
+    """What `extra` holds, as drift of the row that owns it."""
+    return [
+        (owners[i], Drift(table, path, "other type" if path in declared else "new field", _json_type(value)))
+        for i, fields in enumerate(extra)
+        for path, value in fields.items()
+    ]
 
 
 def _with_prefixes(paths: Iterable[tuple[str, ...]]) -> frozenset[str]:
     return frozenset(".".join(path[:depth]) for path in paths for depth in range(1, len(path) + 1))
-
-
-def _is_plain(group: _Group, items: list[Any]) -> bool:
-    """Whether all items are objects with declared members alone and no object or list where a value is declared."""
-    for item in items:
-        if type(item) is not dict or not item.keys() <= group.members:
-            return False
-        if not _SCALARS.issuperset(map(type, item.values())):
-            objects = dict(group.objects)
-            inner = [(n, v) for n, v in item.items() if type(v) not in _SCALARS]
-            if not all(n in objects and _is_plain(objects[n], [v]) for n, v in inner):
-                return False
-    return True
 
 
 def _json_array(extra: list[dict[str, Any]]) -> pa.Array:
@@ -411,3 +453,56 @@ def _json_type(value: Any) -> str:
         dict: "object",
     }
     return names[type(value)]
+
+
+def _member_type(records: Columns, path: Sequence[str]) -> pa.DataType:
+    found = records.structs.type
+    for name in path:
+        found = found.field(name).type
+    return found
+
+
+def _are_keys(keys: pa.StringArray) -> bool:
+    """Whether each text can be a key; what is longer in bytes may still be, and is looked at one by one."""
+    lengths = pc.min_max(pc.binary_length(keys))
+    return lengths["min"].as_py() is None or (lengths["min"].as_py() > 0 and lengths["max"].as_py() <= _LONGEST_KEY)
+
+
+def _offsets(lists: pa.ListArray) -> pa.Array:
+    """Offsets into what `flatten` gives, which holds no gap and begins at 0."""
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), pa.int32())
+
+
+def _list_array(child: ChildTable, offsets: pa.Array, members: list[pa.Array]) -> pa.ListArray:
+    names = [*(c.name for c in child.columns), "_extra"]
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(members, names))
+
+
+def _places(lists: pa.ListArray) -> pa.Array:
+    """The position of each item in its list."""
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    return pa.array(np.arange(lengths.sum()) - np.repeat(starts, lengths), pa.int64())
+
+
+def _rows_as_bytes(columns: Sequence[pa.Array], lists: Sequence[pa.ListArray]) -> list[bytes]:
+    """All values of each row in one run of bytes, different for different rows."""
+    parts = [_as_bytes(array) for array in columns]
+    for items in lists:
+        inner = pc.binary_join_element_wise(*map(_as_bytes, items.flatten().flatten()), _END)
+        # the number of items tells an empty list from one that holds an empty text
+        parts += [
+            _as_bytes(pc.list_value_length(items)),
+            pc.binary_join(pa.ListArray.from_arrays(_offsets(items), inner), _END),
+        ]
+    rows: list[bytes] = pc.binary_join_element_wise(*parts, _END).to_pylist()
+    return rows
+
+
+def _as_bytes(array: pa.Array) -> pa.BinaryArray:
+    if pa.types.is_timestamp(array.type):
+        array = array.cast(pa.int64())
+    if not pa.types.is_string(array.type):
+        array = array.cast(pa.string())
+    return array.cast(pa.binary()).fill_null(_NULL)

@@ -125,6 +125,32 @@ def column_array(column: Column, values: Sequence[Any]) -> tuple[pa.Array, list[
     return pa.array([None if v is MISFIT else v for v in fitted], type=column.type.arrow), misfits
 
 
+def declared_array(column: Column, values: pa.Array) -> pa.Array | None:
+    """A column of declared values that Arrow read, as it is stored; None where some value needs a closer look.
+
+    Args:
+        column: the declared column.
+        values: text for dates written as text, else what `column.type` is carried by.
+    """
+    try:
+        if column.form is Form.UNIX_SECONDS:
+            seconds = _none_for_zero(values)
+            return pc.multiply(seconds, _MICROSECOND).cast(Type.TIMESTAMP.arrow) if _within(seconds, 1) else None
+        if column.type is Type.TIMESTAMP:
+            return _instants_of(values)
+    except pa.ArrowInvalid:
+        return None
+    if column.form is Form.ID:
+        return _none_for_zero(values)
+    if column.form is Form.VIDEO_URL:
+        return pc.replace_substring_regex(values, r"(?s)[?#].*", "")
+    return values
+
+
+def _none_for_zero(numbers: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(numbers, 0), pa.scalar(None, numbers.type), numbers)
+
+
 def _fast_array(column: Column, values: Sequence[Any]) -> pa.Array | None:
     """The column converted in one go, or None where some value needs a closer look."""
     types = set(map(type, values))
@@ -149,8 +175,12 @@ def _fast_instants(column: Column, values: Sequence[Any], types: set[type]) -> p
 
 
 def _parsed(values: Sequence[Any]) -> pa.Array | None:
+    return _instants_of(pa.array(values, type=pa.string()))
+
+
+def _instants_of(texts: pa.Array) -> pa.Array | None:
     """Text as instants, or None where one lies outside the years 1 to 9999, which Python could not read back."""
-    instants = pa.array(values, type=pa.string()).cast(Type.TIMESTAMP.arrow)
+    instants = texts.cast(Type.TIMESTAMP.arrow)
     return instants if _within(instants.view(pa.int64()), _MICROSECOND) else None
 
 

@@ -14,13 +14,21 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from math import ceil, floor
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from sources._compare import CLOCK_SKEW, Seen
+from sources._known import NONE
 from sources._pages import ListPage
 from sources._plan import DatePlan, Presence, Slice, Span
 from sources._sweep import LIGHT_FROM_ROWS, MOST_PASSES, Sweep
 from sources._tables import Key, Page
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Numbers = npt.NDArray[np.int64]
 
 CHECKPOINT_SKEW: Final = timedelta(minutes=5)
 """How far the vendor's clock may be behind ours without a record falling between two windows."""
@@ -102,8 +110,8 @@ class Windows(Sweep):
     def _lookback(self) -> int:
         return ceil(self._settle.total_seconds()) + _MARGIN
 
-    def _take(self, page: ListPage, seen: Seen) -> tuple[Page, list[int | None]]:
-        taken = super()._take(page, seen)
+    def _take(self, pages: list[ListPage], seen: Seen) -> "tuple[Page, Numbers]":
+        taken = super()._take(pages, seen)
         if self._whole is not None:
             # a window's count says nothing about the list
             self.outcome.vendor_count = self._whole
@@ -124,12 +132,12 @@ class Windows(Sweep):
         # what the warehouse held before: rows written from here on were shown by the vendor
         still_open, inside = self._still_open(), self._well_inside(since, until)
         outcome.sweep_reason = f"dates from {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S} UTC on"
-        seen, gone = Seen(outcome.started_at), list[Key]()
+        seen, gone = Seen(outcome.started_at), list[int]()
         await self._total()
         steps: tuple[Callable[[], AsyncGenerator[Slice, None]], ...] = (
             lambda: self._read_window(since, until, seen),
-            lambda: self._ask_open(still_open, seen.keys, gone),
-            lambda: self._settle_lost([*gone, *(key for key in inside if key not in seen.keys)]),
+            lambda: self._ask_open(still_open, seen, gone),
+            lambda: self._settle_lost([*gone, *inside[~seen.rows.has(inside)].tolist()]),
         )
         for step in steps:
             if not self._doubt:
@@ -140,7 +148,7 @@ class Windows(Sweep):
             await self._prove()
         outcome.complete = not self._doubt
         if outcome.complete:
-            asked = len(still_open.keys() - seen.keys)
+            asked = int(np.count_nonzero(~seen.rows.has(still_open)))
             outcome.sweep_reason += f", and {asked} open before asked for one by one" if asked else ""
 
     async def _read_window(self, since: int, until: int, shown: Seen) -> AsyncGenerator[Slice, None]:
@@ -153,49 +161,42 @@ class Windows(Sweep):
                     yield piece
             self._doubt = seen.problem()
             if not self._doubt or seen.misplaced:
-                shown.keys, shown.quarantined = seen.keys, seen.quarantined
+                shown.rows, shown.quarantined = seen.rows, seen.quarantined
                 return
 
-    def _still_open(self) -> dict[Key, int]:
-        """Rows that have not ended and are young enough to be asked for, with their start in unix seconds."""
-        oldest = (self.outcome.started_at - ASKED_FOR).timestamp() * _MICROSECOND
-        return {
-            key: row.start // _MICROSECOND
-            for key, row in self._history.known.items()
-            if not row.deleted
-            and row.start is not None
-            and row.start > oldest
-            and (row.stop is None or row.stop <= row.start)
-        }
+    def _still_open(self) -> "Numbers":
+        """Rows that have not ended and are young enough to be asked for."""
+        known = self._history.known
+        starts, stops = known.spans()
+        oldest = int((self.outcome.started_at - ASKED_FOR).timestamp() * _MICROSECOND)
+        unended = (stops == NONE) | (stops <= starts)
+        return np.flatnonzero(known.live_rows() & (starts != NONE) & (starts > oldest) & unended)
 
-    def _well_inside(self, since: int, until: int) -> list[Key]:
+    def _well_inside(self, since: int, until: int) -> "Numbers":
         """Rows the window shows whatever the vendor compares, and whether bounds are in or not."""
+        known = self._history.known
         low, high = (since + _MARGIN) * _MICROSECOND, (until - _MARGIN) * _MICROSECOND
-        return [
-            key
-            for key, row in self._history.known.items()
-            if not row.deleted
-            and row.start is not None
-            and row.stop is not None
-            and low <= row.start <= high
-            and low <= row.stop <= high
-        ]
+        inside = known.live_rows()
+        for dates in known.spans():
+            inside &= (dates != NONE) & (dates >= low) & (dates <= high)
+        return np.flatnonzero(inside)
 
-    async def _ask_open(
-        self, still_open: dict[Key, int], shown: set[Key], gone: list[Key]
-    ) -> AsyncGenerator[Slice, None]:
+    async def _ask_open(self, still_open: "Numbers", shown: Seen, gone: list[int]) -> AsyncGenerator[Slice, None]:
         """Ask whether rows the window did not show have ended, and read those that have; `gone` gets what is no more."""
         latest = (self.outcome.started_at + CLOCK_SKEW).timestamp()
-        for key in [key for key in still_open if key not in shown]:
+        known = self._history.known
+        unseen = still_open[~shown.rows.has(still_open)]
+        starts = (known.spans()[0][unseen] // _MICROSECOND).tolist()
+        for row, key, start in zip(unseen.tolist(), known.keys(unseen), starts, strict=True):
             span = await self._dates.span(key, self.outcome.traffic)
             if span is Presence.GONE:
-                gone.append(key)
+                gone.append(row)
             elif not isinstance(span, Span):
                 self._doubt = f"the vendor does not say whether {key} has ended"
             elif span.stop is not None and span.stop > latest:
                 self._doubt = f"{key} ended in the future"
             elif span.stop is not None:
-                reading = self._read_ended(key, max(0, still_open[key] - _MARGIN), ceil(span.stop) + _MARGIN)
+                reading = self._read_ended(key, max(0, start - _MARGIN), ceil(span.stop) + _MARGIN)
                 async with aclosing(reading) as pieces:
                     async for piece in pieces:
                         yield piece
@@ -207,17 +208,19 @@ class Windows(Sweep):
         seen = Seen(self._clock())
         async with aclosing(self._dates.between(since, until)(self.outcome.traffic)) as pages:
             async for page in pages:
-                read, _ = self._take(page, seen)
+                read, _ = self._take([page], seen)
                 async with aclosing(self._comparer.compare(read, len(page.records), seen)) as pieces:
                     async for piece in pieces:
                         yield piece
-                if key in seen.keys:
+                if seen.rows.has(np.array([self._comparer.row_of(key)]))[0]:
                     return
         self._doubt = seen.misplaced or f"{key} has ended, and the list does not show it"
 
-    async def _settle_lost(self, missing: list[Key]) -> AsyncGenerator[Slice, None]:
+    async def _settle_lost(self, missing: list[int]) -> AsyncGenerator[Slice, None]:
         """Confirm what is missing from the window; a row that exists all the same says that the window is not to be trusted."""
-        async with aclosing(self._settle_vanished(list(dict.fromkeys(missing)), until_present=True)) as pieces:
+        async with aclosing(
+            self._settle_vanished(np.array(list(dict.fromkeys(missing)), np.int64), until_present=True)
+        ) as pieces:
             async for piece in pieces:
                 yield piece
         self._doubt = self.outcome.reason
@@ -227,7 +230,7 @@ class Windows(Sweep):
     async def _prove(self) -> None:
         """Whether the warehouse holds as many rows as the vendor counts, before the window or after it."""
         outcome = self.outcome
-        held = sum(not row.deleted for row in self._comparer.known.values()) - len(outcome.gone)
+        held = self._comparer.known.live - len(outcome.gone)
         quarantined = max(self._history.quarantined, outcome.quarantined)
         if held + quarantined != self._whole:
             # the list may have changed since it was counted
@@ -270,7 +273,7 @@ class Windows(Sweep):
                 async for piece in pieces:
                     yield piece
             windows += 1
-            empty = 0 if seen.keys or seen.quarantined else empty + 1
+            empty = 0 if seen.rows or seen.quarantined else empty + 1
             until -= width - self._lookback
         outcome.sweep_reason = f"{_FIRST}: backfill in {windows} window{'s'[: windows != 1]}"
         if not self._doubt:

@@ -138,7 +138,7 @@ class Desk:
 
     def leftovers(self) -> list[str]:
         """Half-made things that a run which ended well must not leave behind."""
-        found = [path for path in self.warehouse.rglob("*") if path.name.startswith(".tmp-") or ".wal" in path.suffixes]
+        found = [path for path in self.warehouse.rglob("*") if path.name.startswith(".tmp-") or ".wal." in path.name]
         found += [
             path for path in self.warehouse.glob("work/dlt/*/load/*/*") if path.parent.name in {"new", "normalized"}
         ]

@@ -21,12 +21,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import ledger
 from pipelines import publish as module
 from pipelines.publish import (
     Generation,
     PublishError,
     Warehouse,
     current_generation,
+    is_published,
     publish,
     restore_private,
     sweep_leftovers,
@@ -173,11 +175,68 @@ def test_a_missing_private_database_is_not_published_as_an_empty_one(tmp_path: P
         publish(Warehouse(tmp_path), "run")
 
 
-def test_a_private_database_with_a_wal_is_not_published_without_its_newest_rows(warehouse: Warehouse) -> None:
+def test_a_private_database_with_a_log_is_not_published_without_its_newest_rows(warehouse: Warehouse) -> None:
     _leave_wal(warehouse.private_database)
-    with pytest.raises(PublishError, match=r"deskhouse\.duckdb\.wal holds rows"):
-        publish(warehouse, "run")
-    assert _names(warehouse.generations) == set()
+    generation = publish(warehouse, "run")
+    assert _rows(warehouse.published_database) == 1010
+    assert _names(generation.path) == {"deskhouse.duckdb"}
+
+
+# a run that changed no row
+
+
+def _note_in_log(database: Path, value: int) -> None:
+    """Write a line as the ledger does: it stays in the log."""
+    with ledger.connect(database) as connection:
+        connection.execute(f"INSERT INTO t VALUES ({value})")
+
+
+def test_a_short_log_is_published_beside_the_shared_database(warehouse: Warehouse) -> None:
+    """A copy of everything for a few lines; or readers that do not see when the last run was."""
+    first = publish(warehouse, "run-1")
+    assert is_published(warehouse)
+    for number in range(3):
+        _note_in_log(warehouse.private_database, -number)
+        assert not is_published(warehouse)
+        quiet = publish(warehouse, f"quiet-{number}")
+        assert is_published(warehouse)
+        assert quiet.database.stat().st_ino == first.database.stat().st_ino
+        assert _rows(warehouse.published_database) == 11 + number
+    assert _rows(first.database) == 10
+
+
+def test_a_long_log_and_a_changed_database_are_copied(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that grows for ever, which every reader replays; or new rows hidden behind an old copy."""
+    first = publish(warehouse, "run-1")
+    monkeypatch.setattr(module, "_LONGEST_LOG", 10)
+    _note_in_log(warehouse.private_database, -1)
+    folded = publish(warehouse, "long")
+    monkeypatch.undo()
+    with duckdb.connect(str(warehouse.private_database)) as connection:
+        connection.execute("INSERT INTO t VALUES (-2)")
+    changed = publish(warehouse, "changed")
+    assert len({one.database.stat().st_ino for one in (first, folded, changed)}) == 3
+    assert [_names(one.path) for one in (folded, changed)] == [{"deskhouse.duckdb"}] * 2
+    assert _rows(folded.database) == 11
+
+
+def test_what_a_tool_wrote_into_a_generation_is_not_shared(warehouse: Warehouse) -> None:
+    """A tool that opens the published file for writing and closes it: its rows would reach every later generation."""
+    first = publish(warehouse, "run-1")
+    with duckdb.connect(str(first.database)) as tool:
+        tool.execute("INSERT INTO t VALUES (-9)")
+    _note_in_log(warehouse.private_database, -1)
+    assert publish(warehouse, "run-2").database.stat().st_ino != first.database.stat().st_ino
+    assert _rows(warehouse.published_database) == 11
+
+
+def test_a_generation_is_restored_with_its_log(warehouse: Warehouse) -> None:
+    publish(warehouse, "run-1")
+    _note_in_log(warehouse.private_database, -1)
+    publish(warehouse, "run-2")
+    shutil.rmtree(warehouse.work)
+    assert restore_private(warehouse) is not None
+    assert _rows(warehouse.private_database) == 11
 
 
 def test_publishing_with_a_connection_open_here_does_not_drop_its_lock(warehouse: Warehouse) -> None:
@@ -327,6 +386,7 @@ def small_disk(tmp_path: Path) -> Iterator[Warehouse]:
 def test_a_full_disk_costs_no_reader_anything_and_leaves_no_half_copy(
     small_disk: Warehouse, monkeypatch: pytest.MonkeyPatch, *, known: bool
 ) -> None:
+    small_disk.last_published.unlink()
     if not known:
         monkeypatch.setattr(module, "_require_space", lambda *_: None)
     size = small_disk.private_database.stat().st_size
@@ -592,7 +652,9 @@ def test_nothing_to_restore_from_is_a_first_run_with_a_work_folder(tmp_path: Pat
 
 def test_without_a_current_the_newest_generation_that_opens_comes_back(warehouse: Warehouse) -> None:
     good = publish(warehouse, "good", now=_at(NOON))
+    warehouse.last_published.unlink()
     damaged = publish(warehouse, "damaged", now=_at(NOON + DAY))
+    warehouse.last_published.unlink()
     emptied = publish(warehouse, "emptied", now=_at(NOON + 2 * DAY))
     damaged.database.write_bytes(bytes(20_000))
     emptied.database.write_bytes(b"")
@@ -630,4 +692,4 @@ def test_the_wal_of_a_lost_private_database_is_not_replayed_into_the_restored_on
     warehouse.private_database.unlink()
     assert restore_private(warehouse) is not None
     assert _rows(warehouse.private_database) == 10
-    assert _names(warehouse.work) == {"deskhouse.duckdb", "lost-deskhouse.duckdb.wal"}
+    assert _names(warehouse.work) == {"deskhouse.duckdb", "lost-deskhouse.duckdb.wal", "published.json"}

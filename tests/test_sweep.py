@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known import known_rows
 
 from sandbox.app import create_app
 from sandbox.faults import Fault
@@ -21,8 +22,9 @@ from sandbox.world import World
 from sources import getscreen, posthog, screendesk
 from sources._errors import RecordMissing, Refused, Unreachable
 from sources._http import RetryPolicy, Traffic
+from sources._known import Known
 from sources._pages import ListPage
-from sources._plan import Answer, History, KnownRow, ListPlan, Outcome, Presence, Slice
+from sources._plan import Answer, History, ListPlan, Outcome, Presence, Slice
 from sources._reading import Reading, ReadingStopped
 from sources._schema import ChildTable, Column, Table, Type
 from sources._settings import SourceSettings
@@ -101,15 +103,15 @@ class Vendor:
         return ListPlan(self.table, self.walk, self.ask, self.sees_everything)
 
 
-def holding(*records: dict[str, Any], deleted: bool = False) -> dict[Key, KnownRow]:
-    page = Converter(THINGS).read(records)
-    return {k: KnownRow(h, c, deleted) for k, h, c in zip(page.keys, page.hashes, page.cursors, strict=True)}
+def holding(*live: dict[str, Any], deleted: Sequence[dict[str, Any]] = ()) -> Known:
+    page = Converter(THINGS).read([*live, *deleted])
+    hashes, cursors = page.hashes.to_pylist(), page.cursors.tolist()
+    rows = enumerate(zip(page.keys.to_pylist(), hashes, cursors, strict=True))
+    return known_rows(Type.TEXT, {key: (h, c, i >= len(live), None, None) for i, (key, h, c) in rows})
 
 
-def sweep(
-    vendor: Vendor, known: dict[Key, KnownRow] | None = None, slice_rows: int = 1000
-) -> tuple[Outcome, list[Slice]]:
-    history = History({} if known is None else known)
+def sweep(vendor: Vendor, known: Known | None = None, slice_rows: int = 1000) -> tuple[Outcome, list[Slice]]:
+    history = History(Known() if known is None else known)
     found = Sweep(vendor.plan, history, slice_rows=slice_rows, slice_seconds=1e9)
 
     async def run() -> list[Slice]:
@@ -149,7 +151,7 @@ def test_a_clean_pass_is_enough_and_the_counts_add_up() -> None:
 
 
 def test_a_second_sweep_over_the_same_list_hands_on_nothing() -> None:
-    known: dict[Key, KnownRow] = {}
+    known = Known()
     vendor = Vendor(listing(things(25)))
     sweep(vendor, known)
     outcome, pieces = sweep(vendor, known)
@@ -174,13 +176,12 @@ def test_an_empty_list_is_complete() -> None:
     ],
 )
 def test_an_unclean_pass_is_read_again_and_told_when_it_stays(unclean: list[ListPage], says: str) -> None:
-    gone = holding(thing("gone"))
-    outcome, pieces = sweep(Vendor(unclean), dict(gone))
+    outcome, pieces = sweep(Vendor(unclean), holding(thing("gone")))
     assert (outcome.complete, outcome.passes, outcome.gone) == (False, 3, [])
     assert says in outcome.reason
     assert outcome.reason.startswith("after 3 passes")
     assert set(loaded(pieces)) == {r["id"] for page in unclean for r in page.records}
-    outcome, pieces = sweep(Vendor(unclean, listing([*things(20), thing("gone")])), dict(gone))
+    outcome, pieces = sweep(Vendor(unclean, listing([*things(20), thing("gone")])), holding(thing("gone")))
     assert (outcome.complete, outcome.passes, outcome.distinct_read) == (True, 2, 21)
     assert sum(counts(outcome)) == 21
 
@@ -293,14 +294,14 @@ def test_a_vendor_error_while_vanished_rows_are_confirmed_is_not_complete(where:
 
 @pytest.mark.parametrize("version", [0, 1])
 def test_a_row_that_returns_is_written_again_even_unchanged(version: int) -> None:
-    known = {**holding(*things(10)), **holding(thing("back"), deleted=True)}
+    known = holding(*things(10), deleted=[thing("back")])
     outcome, pieces = sweep(Vendor(listing([*things(10), thing("back", version)])), known)
     assert loaded(pieces) == {"back": version}
-    assert (counts(outcome), known["back"].deleted) == ((0, 1, 10), False)
+    assert (counts(outcome), known.live) == ((0, 1, 10), 11)
 
 
 def test_rows_marked_deleted_before_do_not_count_as_vanished() -> None:
-    known = {**holding(*things(10)), **holding(*things(50, 100), deleted=True)}
+    known = holding(*things(10), deleted=things(50, 100))
     outcome, _ = sweep(Vendor(listing(things(10))), known)
     assert (outcome.complete, outcome.gone) == (True, [])
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import orjson
 import pytest
+from known import known_rows
 
 from pipelines.progress import SilentReporter
 from pipelines.settings import Settings, configure_dlt
@@ -22,7 +23,8 @@ from sandbox.records import ABSENT
 from sandbox.world import World
 from sources import _pages, _windows, getscreen
 from sources._http import RetryPolicy
-from sources._plan import History, KnownRow, Outcome, Slice, Span
+from sources._plan import History, Outcome, Slice, Span
+from sources._schema import Type
 from sources._settings import SourceSettings
 from sources._tables import Converter
 from sources._windows import ASKED_FOR, CHECKPOINT_SKEW, Windows
@@ -88,7 +90,9 @@ class Desk:
         full = [o for o in self.outcomes if o.complete and o.sweep_kind == "full"]
         last = self.outcomes[-1] if self.outcomes else None
         return History(
-            known={k: KnownRow(r.row_hash, None, r.deleted, r.start, r.stop) for k, r in self.rows.items()},
+            known=known_rows(
+                Type.INTEGER, {k: (r.row_hash, None, r.deleted, r.start, r.stop) for k, r in self.rows.items()}
+            ),
             last_full_at=full[-1].started_at if full else None,
             last_complete=last is not None and last.complete,
             quarantined=full[-1].quarantined if full else 0,
@@ -162,7 +166,7 @@ class Desk:
         """What the warehouse must hold live: all that the list shows."""
         listed = [r for r in self.table.all() if self.world.getscreen.settings.open_in_list or r.get("stop")]
         page = Converter(CONNECTIONS, getscreen.in_declared_shape).read(listed)
-        return dict(zip(page.keys, page.hashes, strict=True))
+        return dict(zip(page.keys.to_pylist(), page.hashes.to_pylist(), strict=True))
 
     def follows(self, *, full: bool = False) -> Outcome:
         """One run, after which the warehouse is what the vendor has."""

@@ -30,6 +30,7 @@ import dlt
 import httpx
 from dlt.extract import DltResource
 
+from sources._columns import ColumnReader
 from sources._http import ApiClient, Credential, RecordMissing, RetryPolicy, Traffic
 from sources._pages import Walk, by_total
 from sources._plan import Answer, DatePlan, History, ListPlan, Presence, Span
@@ -69,10 +70,11 @@ def open_client(
 
 def plan_tables(client: ApiClient) -> Sequence[ListPlan]:
     """How connections are read."""
+    columns = ColumnReader(CONNECTIONS, "data")
 
     def history(limit: int = PAGE_LIMIT, **params: int) -> Walk:
         return lambda traffic: by_total(
-            client, "/history/list", list_key="data", limit=limit, params=params, traffic=traffic
+            client, "/history/list", list_key="data", limit=limit, params=params, traffic=traffic, columns=columns
         )
 
     async def total(traffic: Traffic) -> int | None:

@@ -27,6 +27,7 @@ import dlt
 import httpx
 from dlt.extract import DltResource
 
+from sources._columns import ColumnReader
 from sources._http import ApiClient, Credential, EndpointMissing, RecordMissing, RetryPolicy, Traffic
 from sources._pages import ListPage, by_next_offset, by_overlapping_offset
 from sources._plan import Answer, History, ListPlan, Presence
@@ -58,6 +59,7 @@ class DesktopRecordings:
         project = quote(project_id, safe="@")
         self._client = client
         self._page_limit = page_limit
+        self._columns = ColumnReader(DESKTOP_RECORDINGS, "results")
         self._paths = [f"/api/{prefix}/{project}/desktop_recordings/" for prefix in ("projects", "environments")]
         self._path = self._paths[0]
 
@@ -65,7 +67,13 @@ class DesktopRecordings:
         """One pass over the list, pages side by side."""
         return self._under_known_prefix(
             lambda path: by_next_offset(
-                self._client, path, list_key="results", limit=self._page_limit, overlap=OVERLAP, traffic=traffic
+                self._client,
+                path,
+                list_key="results",
+                limit=self._page_limit,
+                overlap=OVERLAP,
+                traffic=traffic,
+                columns=self._columns,
             )
         )
 

@@ -17,7 +17,7 @@ alone, so nothing is ever marked deleted unless the token may list users. Users 
 Token: personal, from Profile -> API, Enterprise plan. Docs: https://docs.screendesk.io/api
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -25,8 +25,9 @@ import dlt
 import httpx
 from dlt.extract import DltResource
 
+from sources._columns import ColumnReader
 from sources._http import ApiClient, Credential, RecordMissing, Refused, RetryPolicy, Traffic
-from sources._pages import by_page_number
+from sources._pages import ListPage, by_page_number
 from sources._plan import Answer, History, ListPlan, Presence
 from sources._reading import Reading
 from sources._resource import whole_tables
@@ -81,20 +82,25 @@ def plan_tables(client: ApiClient) -> Sequence[ListPlan]:
             return False
         return True
 
+    recordings, users = ColumnReader(RECORDINGS, "records"), ColumnReader(USERS, "users")
+
+    def list_recordings(traffic: Traffic, *, ahead: bool = True) -> AsyncGenerator[ListPage, None]:
+        return by_page_number(
+            client, "/recordings", list_key="records", traffic=traffic, ahead=ahead, columns=recordings
+        )
+
     return [
         ListPlan(
             RECORDINGS,
-            lambda traffic: by_page_number(client, "/recordings", list_key="records", traffic=traffic),
+            list_recordings,
             ask_recording,
             is_admin,
-            step=lambda traffic: by_page_number(
-                client, "/recordings", list_key="records", traffic=traffic, ahead=False
-            ),
+            step=lambda traffic: list_recordings(traffic, ahead=False),
             cleaned_at_midnight=True,
         ),
         ListPlan(
             USERS,
-            lambda traffic: by_page_number(client, "/users", list_key="users", traffic=traffic),
+            lambda traffic: by_page_number(client, "/users", list_key="users", traffic=traffic, columns=users),
             ask_user,
             is_admin,
         ),

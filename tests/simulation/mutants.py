@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sources import _sweep, getscreen
 from sources._compare import Comparer, Seen
+from sources._known import NONE
 from sources._plan import Presence
 
 if TYPE_CHECKING:
@@ -24,12 +25,11 @@ def cursor_from_the_last_value_seen(patch: pytest.MonkeyPatch) -> None:
     """Rows dated before the newest row of the warehouse count as read."""
     changed = Comparer._changed
 
-    def newer_only(self: Comparer, page: Any) -> Any:
-        newest = self.__dict__.setdefault(
-            "newest_held", max((row.cursor for row in self.known.values() if row.cursor is not None), default=0)
-        )
-        positions, doubtful = changed(self, page)
-        return [i for i in positions if page.cursors[i] is None or page.cursors[i] > newest], doubtful
+    def newer_only(self: Comparer, page: Any, rows: Any) -> Any:
+        newest = self.__dict__.setdefault("newest_held", max(self.known.cursors.max(), 0))
+        positions, doubtful = changed(self, page, rows)
+        cursors = page.cursors[positions]
+        return positions[(cursors == NONE) | (cursors > newest)], doubtful
 
     patch.setattr(Comparer, "_changed", newer_only)
 
