@@ -27,18 +27,20 @@ format: $(VENV)/.dev ## format the code
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-docs: $(VENV)/.runtime ## write docs/tables.md from the declared tables
+docs: $(VENV)/.runtime ## write docs/tables.md, docs/models.md and its picture from what is declared
 	$(RUN)/python -m pipelines.dictionary
+	$(RUN)/python -m pipelines.model_docs
 
-docs-check: $(VENV)/.runtime ## fail if docs/tables.md differs from the declared tables
+docs-check: $(VENV)/.runtime ## fail if these files differ from what is declared
 	$(RUN)/python -m pipelines.dictionary --check
+	$(RUN)/python -m pipelines.model_docs --check
 
 simulate: $(VENV)/.dev ## play 5,000 histories of moving, failing vendors against the sync engine (a quarter of an hour)
 	@cd tests && ../$(RUN)/python -m simulation --histories 5000 --jobs 2
 
-bench: $(VENV)/.dev ## first-load speed and memory against the sandbox, and the sandbox's own speed
-	$(RUN)/python bench/sandbox_pages.py
-	$(RUN)/python bench/first_load.py
+bench: $(VENV)/.dev ## deskhouse, its peers and the limit on one server; writes bench/RESULTS.md (half an hour; needs nginx-light)
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target bench/.pandas pandas
+	@$(RUN)/python bench/run.py
 
 lock: $(VENV)/.dev ## resolve the dependencies of pyproject.toml anew and write both lock files
 	$(RUN)/uv pip compile pyproject.toml --extra build --universal --python-version 3.11 --generate-hashes --upgrade \
@@ -47,7 +49,7 @@ lock: $(VENV)/.dev ## resolve the dependencies of pyproject.toml anew and write 
 		--no-header --no-annotate --quiet --constraints requirements.lock --output-file requirements-dev.lock
 
 clean: ## remove the virtual environment, caches and the demo's data; never a warehouse
-	rm -rf $(VENV) demo-warehouse .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) bench/.pandas demo-warehouse .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

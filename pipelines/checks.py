@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.ledger import connect
+from pipelines.database import connect
 from sources._schema import Table
 
 

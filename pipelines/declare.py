@@ -5,7 +5,7 @@ from pathlib import Path
 
 import duckdb
 
-from pipelines.ledger import connect
+from pipelines.database import connect
 from sources._schema import LOAD_ID, ChildTable, Column, Table, every_table, required_columns, stored_columns
 
 

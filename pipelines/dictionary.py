@@ -41,6 +41,7 @@ _OPS: Final = """## ops
 | `ops.freshness` (view) | table: how far its data reaches (`data_through`), its last complete run, its last receipt |
 | `ops.drift` | way in which a vendor's JSON differs from the columns below: table, path, kind, JSON type met, how often |
 | `ops.quarantine` | record without a usable key: raw JSON and reason |
+| `ops.models` | analytics table: when it was made, its rows, seconds, time zone and a hash of its inputs |
 | `ops.origins` | vendor: the base URL and project this warehouse was filled from |
 """
 

@@ -5,8 +5,7 @@ Every function opens a connection and closes it before it returns, because dlt o
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 import duckdb
 
+from pipelines.database import connect
 from sources._http import Traffic
 from sources._known import NONE, Known, words_of
 from sources._plan import History, Outcome
@@ -21,8 +21,6 @@ from sources._schema import Table
 from sources._tables import Drift, Quarantined
 
 _KNOWN_AT_A_TIME: Final = 50_000
-STORAGE_VERSION: Final = "v1.2.0"
-"""Old enough for the BI drivers that still carry DuckDB 1.2 (facts/duckdb-and-bi.md §1)."""
 
 _DDL: Final = """
 CREATE SCHEMA IF NOT EXISTS ops;
@@ -184,23 +182,6 @@ class Receipt:
     def written(self) -> int:
         """Root rows written to the warehouse."""
         return self.inserted + self.updated + self.deleted
-
-
-@contextmanager
-def connect(path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to a database file, in UTC, closed at the end.
-
-    What it writes stays in DuckDB's log until something folds it in: publishing does, once a run, where it must.
-    """
-    config: dict[str, Any] = {} if read_only or path.exists() else {"storage_compatibility_version": STORAGE_VERSION}
-    connection = duckdb.connect(str(path), read_only=read_only, config=config)
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
-        if not read_only:
-            connection.execute("PRAGMA disable_checkpoint_on_shutdown")
-        yield connection
-    finally:
-        connection.close()
 
 
 def prepare(path: Path) -> None:

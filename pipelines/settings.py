@@ -6,6 +6,7 @@ an empty folder as in the repository.
 
 import math
 import os
+import tomllib
 import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -61,11 +62,13 @@ class Settings:
         warehouse_dir: where everything that must survive is kept.
         sources: settings of each vendor that has a token.
         skipped: vendors without a token.
+        timezone: IANA name of the zone in which local days are counted.
     """
 
     warehouse_dir: Path
     sources: dict[str, SourceSettings] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    timezone: str = "UTC"
 
     @property
     def secrets(self) -> list[str]:
@@ -98,12 +101,53 @@ def load_settings() -> Settings:
             skipped.append(vendor)
         else:
             sources[vendor] = _source(vendor, secret)
-    return Settings(warehouse_dir(), sources, tuple(skipped))
+    return Settings(warehouse_dir(), sources, tuple(skipped), timezone())
 
 
 def warehouse_dir() -> Path:
     """The configured warehouse folder, absolute."""
-    return Path(_text("deskhouse.warehouse_dir") or "warehouse").expanduser().absolute()
+    return Path(text_setting("deskhouse.warehouse_dir") or "warehouse").expanduser().absolute()
+
+
+def timezone() -> str:
+    """The configured time zone.
+
+    Raises:
+        SettingsError: there is no such zone.
+    """
+    from pipelines.transform import check_timezone  # noqa: PLC0415 - asks DuckDB, which --help must not wait for
+
+    try:
+        return check_timezone(text_setting("deskhouse.timezone") or "UTC")
+    except ValueError as error:
+        raise SettingsError(f"{setting_name('deskhouse.timezone')}: {error}") from None
+
+
+def text_setting(key: str) -> str:
+    """One of deskhouse's own settings, empty where it is not set; dlt is asked only where a file could hold it.
+
+    Raises:
+        SettingsError: a file cannot be read.
+    """
+    value = os.environ.get(key.replace(".", "__").upper())
+    if value is not None:
+        return value.strip()
+    folders = (Path(os.environ.get("DLT_PROJECT_DIR", ".")) / ".dlt", Path.home() / ".dlt")
+    files = [file for folder in folders for file in (folder / "config.toml", folder / "secrets.toml")]
+    return _text(key) if any(_may_hold(file, key) for file in files) else ""
+
+
+def _may_hold(file: Path, key: str) -> bool:
+    try:
+        found: Any = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        # dlt says what is wrong with it
+        return True
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found is not None
 
 
 def choose(settings: Settings, vendors: Sequence[str]) -> list[str]:

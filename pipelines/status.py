@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from pipelines.ledger import connect
+from pipelines.database import connect
 from pipelines.lock import LockNote, lock_holder
 from pipelines.publish import Generation, Warehouse, current_generation
 

@@ -15,6 +15,7 @@ import httpx
 
 from pipelines import ledger
 from pipelines.checks import FailedCheck, failed_checks
+from pipelines.database import connect
 from pipelines.declare import declare_tables
 from pipelines.interrupt import Interrupted
 from pipelines.ledger import Origin, Receipt
@@ -32,6 +33,7 @@ from pipelines.publish import (
     sweep_leftovers,
 )
 from pipelines.settings import VENDOR_NAMES, VENDORS, Settings, SettingsError, setting_name
+from pipelines.transform import ModelFailed, run_models
 from sources import getscreen, posthog, screendesk
 from sources._errors import WrongSetting
 from sources._reading import Reading
@@ -42,8 +44,9 @@ log = logging.getLogger("deskhouse.sync")
 
 SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": getscreen, "posthog": posthog}
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
-LOADING_MEMORY: Final = "200MB"
+LOADING_MEMORY: Final = "100MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
+MODELS_MEMORY: Final = "300MB"
 LOADING_LOG: Final = "256MB"
 """Log after which rows are written out: some 100,000 recordings, whole row groups rather than the same one over and over."""
 Transports = Mapping[str, httpx.AsyncBaseTransport]
@@ -221,10 +224,11 @@ class _Run:
             broken = failed_checks(self._database, ALL_TABLES)
         for check in broken:
             self._problem(f"not published, because a check failed: {check}")
+        publishable = not broken and self._make_models()
         if any(not receipt.complete for receipt in result.receipts):
             result.exit_code = 1
         self.close(result.status)
-        if broken:
+        if not publishable:
             return
         self._reporter.step("publishing")
         try:
@@ -232,6 +236,18 @@ class _Run:
         except PublishError as error:
             self._problem(f"not published: {error}")
             self.close(result.status)
+
+    def _make_models(self) -> bool:
+        """Bring the analytics tables in step with the rows; says whether they may be published."""
+        self._reporter.step("modelling")
+        try:
+            with connect(self._database) as con:
+                con.execute(f"SET memory_limit = '{MODELS_MEMORY}'")
+                run_models(con, timezone=self._settings.timezone)
+        except ModelFailed as failure:
+            self._problem(f"not published, because {failure}")
+            return False
+        return True
 
     def close(self, status: str) -> None:
         """Write how the run ended."""
@@ -264,14 +280,9 @@ class _Run:
         failure = ""
         with self._reporter.watching(reading), reading:
             try:
-                while any(feed.has_rows() for feed in reading.feeds.values()):
+                if any(feed.has_rows() for feed in reading.feeds.values()):
                     self.rows_changed = True
-                    # dlt opens and closes the file at each step; the first to open it decides on memory and checkpoints
-                    with ledger.connect(database) as keeper:
-                        keeper.execute(f"SET memory_limit = '{LOADING_MEMORY}'")
-                        keeper.execute(f"SET wal_autocheckpoint = '{LOADING_LOG}'")
-                        loader.load_slice(reading, before_commit=lambda: self._keep_findings(reading))
-                loader.tidy()
+                    self._load(loader, reading)
             except LoadFailed as error:
                 failure = str(error)
         self._keep_findings(reading)
@@ -288,6 +299,15 @@ class _Run:
                 result.exit_code = 1
                 log.info("%s is not complete: %s", receipt.table_name, receipt.reason)
             self._reporter.settled(receipt)
+
+    def _load(self, loader: VendorLoader, reading: Reading) -> None:
+        # dlt opens and closes the file at each step: held open, it is set up once, and written out when that is due
+        with connect(self._database) as keeper:
+            keeper.execute(f"SET memory_limit = '{LOADING_MEMORY}'")
+            keeper.execute(f"SET wal_autocheckpoint = '{LOADING_LOG}'")
+            while any(feed.has_rows() for feed in reading.feeds.values()):
+                loader.load_slice(reading, before_commit=lambda: self._keep_findings(reading))
+        loader.tidy()
 
     def _keep_findings(self, reading: Reading) -> None:
         for feed in reading.feeds.values():

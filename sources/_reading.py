@@ -27,9 +27,9 @@ SLICE_ROWS: Final = 20_000
 """Rows committed together: what a kill costs at most."""
 SLICE_SECONDS: Final = 60.0
 """A slow vendor's rows are committed at least this often."""
-BATCH_ROWS: Final = 5_000
+BATCH_ROWS: Final = 10_000
 """Rows handed to the loader at a time: large enough for Arrow to pay, small enough to keep memory flat."""
-WAITING_BATCHES: Final = 32
+WAITING_BATCHES: Final = 8
 STOP_SECONDS: Final = 10.0
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pipelines import ledger
 from pipelines.checks import failed_checks
+from pipelines.database import connect
 from pipelines.declare import declare_tables
 from pipelines.dictionary import PATH, lines
-from pipelines.ledger import connect
 from pipelines.sync import ALL_TABLES
 from sources._schema import LOAD_ID, every_table, stored_columns
 from sources.screendesk.tables import RECORDINGS

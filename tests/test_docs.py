@@ -48,7 +48,7 @@ def test_every_make_target_in_the_readme_exists() -> None:
 def test_the_values_shown_in_config_toml_are_the_defaults() -> None:
     """A default changed in code and not in the documented file would mislead whoever reads the file."""
     shown = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", CONFIG, flags=re.MULTILINE))
-    assert shown["deskhouse"] == {"warehouse_dir": "warehouse"}
+    assert shown["deskhouse"] == {"warehouse_dir": "warehouse", "timezone": "UTC"}
     for vendor in VENDORS:
         defaults = SourceSettings(vendor, "", "")
         expected = {

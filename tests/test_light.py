@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from pipelines.ledger import connect
+from pipelines.database import connect
 from pipelines.progress import SilentReporter
 from pipelines.settings import Settings, configure_dlt
 from sandbox.app import create_app

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import ledger
 from pipelines import publish as module
+from pipelines.database import connect
 from pipelines.publish import (
     Generation,
     PublishError,
@@ -187,7 +187,7 @@ def test_a_private_database_with_a_log_is_not_published_without_its_newest_rows(
 
 def _note_in_log(database: Path, value: int) -> None:
     """Write a line as the ledger does: it stays in the log."""
-    with ledger.connect(database) as connection:
+    with connect(database) as connection:
         connection.execute(f"INSERT INTO t VALUES ({value})")
 
 

@@ -1,0 +1,131 @@
+"""What was measured, as tables."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import psutil
+from contestants.commands import CONTESTANTS
+from dataset import REPOSITORY, Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from measure import Cost
+    from targets import Verdict
+
+_TITLES = {
+    "first": "First load of {size:,} recordings, 30 % live calls",
+    "slow": "First load of {size:,} recordings, each request answered after 100 ms",
+    "meetings": "First load of {size:,} meetings with 50 transcript segments each",
+    "quiet": "{size:,} recordings loaded before",
+    "million": "First load of {size:,} recordings, 30 % live calls",
+}
+_REFERENCE = {"quiet": "pages alone"}
+_PACKAGES = ("dlt", "duckdb", "pyarrow", "httpx", "orjson", "pandas", "sqlglot")
+
+
+@dataclass
+class Results:
+    """Costs by part, data set and contestant (or case), in the order they were first measured."""
+
+    began: float
+    runs: int
+    load_before: float
+    costs: dict[tuple[str, Dataset], dict[str, list[Cost]]] = field(default_factory=dict)
+    checked: dict[tuple[str, Dataset, str], str] = field(default_factory=dict)
+
+    def add(self, part: str, data: Dataset, name: str, cost: Cost, checked: str) -> None:
+        """Keep one verified run."""
+        self.costs.setdefault((part, data), {}).setdefault(name, []).append(cost)
+        self.checked[part, data, name] = checked
+
+    def wall(self, part: str, size: int, name: str) -> float | None:
+        """Median wall seconds; None where it was not measured."""
+        return self._median(part, size, name, "wall")
+
+    def peak(self, part: str, size: int, name: str) -> float | None:
+        """Median peak bytes; None where it was not measured."""
+        return self._median(part, size, name, "peak")
+
+    def largest(self, part: str) -> int:
+        """The largest size a part was measured with, 0 for none."""
+        return max((data.size for measured, data in self.costs if measured == part), default=0)
+
+    def _median(self, part: str, size: int, name: str, what: str) -> float | None:
+        for (measured, data), by_name in self.costs.items():
+            if measured == part and data.size == size and name in by_name:
+                return statistics.median(getattr(cost, what) for cost in by_name[name])
+        return None
+
+
+def tables(results: Results) -> str:
+    """One markdown table for each part and size."""
+    return "\n".join(_table(results, part, data) for part, data in results.costs) + "\n"
+
+
+def _table(results: Results, part: str, data: Dataset) -> str:
+    by_name = results.costs[part, data]
+    reference = _REFERENCE.get(part, "limit")
+    least = results.wall(part, data.size, reference)
+    ratio = f"× {reference}"  # noqa: RUF001
+    lines = [
+        f"### {_TITLES[part].format(size=data.size)}\n",
+        f"| | wall s | {ratio} | CPU s | peak MB | CPU s elsewhere | runs (wall s) |",
+        "|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for name, costs in by_name.items():
+        wall, cpu, peak, elsewhere = (
+            statistics.median(getattr(cost, what) for cost in costs) for what in ("wall", "cpu", "peak", "elsewhere")
+        )
+        times = f"{wall / least:.2f}" if least else ""
+        each = " ".join(f"{cost.wall:.2f}" for cost in costs)
+        title = CONTESTANTS[name][0] if name in CONTESTANTS else name
+        lines.append(f"| {title} | {wall:.2f} | {times} | {cpu:.2f} | {peak / 1e6:,.0f} | {elsewhere:.2f} | {each} |")
+    return "\n".join(lines) + "\n"
+
+
+def machine(results: Results) -> str:
+    """Where and when it was measured, and with what."""
+    run = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    told = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr
+    nginx = told.strip().rpartition("/")[2]
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(results.began))} UTC, commit {run.stdout.strip() or '?'}, "
+        f"{results.runs} alternating runs, medians, {(time.time() - results.began) / 60:.0f} minutes in all.\n"
+        f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB; {platform.system()} {platform.release()}; "
+        f"load average {results.load_before:.1f} before, {os.getloadavg()[0]:.1f} after.\n"
+        f"Python {platform.python_version()}, {packages}, nginx {nginx}."
+    )
+
+
+def written(results: Results, verdicts: Iterable[Verdict], where: str) -> str:
+    """The whole of RESULTS.md."""
+    judged = "\n".join(f"- {verdict}" for verdict in verdicts)
+    checks = "\n".join(
+        f"- {part} {data.size:,}, {name}: {text}" for (part, data, name), text in results.checked.items()
+    )
+    return (
+        "# Results of the last whole `make bench`\n\n"
+        f"{where}\n\nHow it is measured: [README.md](README.md).\n\n{tables(results)}"
+        f"### Targets\n\n{judged}\n\n### What was compared with the truth before a time counted\n\n{checks}\n"
+    )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - no file
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
