@@ -11,13 +11,19 @@ from typing import Any
 
 import dlt
 from dlt.common.configuration.container import Container
-from dlt.common.destination.client import LoadJob
+from dlt.common.destination.client import LoadJob, RunnableLoadJob
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
-from dlt.destinations.job_impl import FinalizedLoadJob
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
+
+
+class MergedLater(RunnableLoadJob):
+    """A file that is merged when the package completes; a job that has run, or dlt would wait a second for it."""
+
+    def run(self) -> None:
+        """Nothing: the file stays where it is."""
 
 
 class AtomicDuckDbClient(DuckDbClient):
@@ -36,7 +42,7 @@ class AtomicDuckDbClient(DuckDbClient):
     ) -> LoadJob:
         """A job that has nothing to do for a file that is merged when the package completes; dlt's own for others."""
         if table["write_disposition"] == "merge" and Path(file_path).suffix == ".parquet":
-            return FinalizedLoadJob(file_path)
+            return MergedLater(file_path)
         return super().create_load_job(table, file_path, load_id, restore)
 
     def _create_merge_followup_jobs(self, table_chain: Any) -> list[Any]:  # noqa: ARG002 - dlt's signature

@@ -138,7 +138,7 @@ def _are_exact(numbers: pa.DoubleArray) -> bool:
     """Whether no number is NaN, or whole and so large that it may not be what was written."""
     bounds = pc.min_max(numbers)
     largest = max(abs(bounds["min"].as_py() or 0), abs(bounds["max"].as_py() or 0))
-    return largest <= _EXACT and pc.all(pc.is_finite(numbers)).as_py() is not False
+    return largest < _EXACT and pc.all(pc.is_finite(numbers)).as_py() is not False
 
 
 def _tree(columns: Iterable[Column], children: Iterable[ChildTable] = ()) -> dict[str, Any]:
