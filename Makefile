@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebook test lint format docs docs-check simulate bench lock clean
+.PHONY: help demo dashboard explore test lint format docs docs-check simulate faults bench lock clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -12,8 +12,11 @@ help: ## show the commands
 demo: $(VENV)/.runtime ## load the sandbox twice and look at the result; no account needed
 	@$(RUN)/deskhouse demo
 
-notebook: $(VENV)/.dev ## open a first notebook on the demo's warehouse
-	@DESKHOUSE__WAREHOUSE_DIR=$${DESKHOUSE__WAREHOUSE_DIR:-demo-warehouse} $(RUN)/marimo run notebooks/first_look.py
+dashboard: $(VENV)/.runtime ## open the dashboard on the demo's warehouse
+	@DESKHOUSE__WAREHOUSE_DIR=$${DESKHOUSE__WAREHOUSE_DIR:-demo-warehouse} $(RUN)/deskhouse dashboard
+
+explore: $(VENV)/.runtime ## open a notebook that teaches the tables, on the demo's warehouse
+	@DESKHOUSE__WAREHOUSE_DIR=$${DESKHOUSE__WAREHOUSE_DIR:-demo-warehouse} $(RUN)/marimo edit notebooks/explore.py
 
 test: $(VENV)/.dev ## run the tests
 	@$(RUN)/pytest
@@ -37,6 +40,9 @@ docs-check: $(VENV)/.runtime ## fail if these files differ from what is declared
 
 simulate: $(VENV)/.dev ## play 5,000 histories of moving, failing vendors against the sync engine (a quarter of an hour)
 	@cd tests && ../$(RUN)/python -m simulation --histories 5000 --jobs 2
+
+faults: $(VENV)/.dev ## 36 faults in turn, with nothing lost; SEEDS=20 for the long form
+	@cd tests && ../$(RUN)/python -m faults --seeds $${SEEDS:-1} --jobs 2
 
 bench: $(VENV)/.dev ## deskhouse, its peers and the limit on one server; writes bench/RESULTS.md (half an hour; needs nginx-light)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target bench/.pandas pandas

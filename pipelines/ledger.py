@@ -17,7 +17,9 @@ from pipelines.database import connect
 from sources._http import Traffic
 from sources._known import NONE, Known, words_of
 from sources._plan import History, Outcome
-from sources._schema import Table
+from sources._privacy import TOMBSTONE
+from sources._redact import Redactor
+from sources._schema import Privacy, Table
 from sources._tables import Drift, Quarantined
 
 _KNOWN_AT_A_TIME: Final = 50_000
@@ -64,8 +66,10 @@ CREATE TABLE IF NOT EXISTS ops.receipts (
     order_held BOOLEAN NOT NULL,
     started_at TIMESTAMPTZ NOT NULL,
     finished_at TIMESTAMPTZ NOT NULL,
+    suppressed BIGINT,
     PRIMARY KEY (run_id, table_name)
 );
+ALTER TABLE ops.receipts ADD COLUMN IF NOT EXISTS suppressed BIGINT;
 CREATE TABLE IF NOT EXISTS ops.drift (
     table_name VARCHAR NOT NULL,
     path VARCHAR NOT NULL,
@@ -88,6 +92,15 @@ CREATE TABLE IF NOT EXISTS ops.quarantine (
     first_seen_at TIMESTAMPTZ NOT NULL,
     last_seen_at TIMESTAMPTZ NOT NULL
 );
+CREATE TABLE IF NOT EXISTS ops.replays (
+    run_id VARCHAR NOT NULL,
+    table_name VARCHAR NOT NULL,
+    inserted BIGINT NOT NULL,
+    updated BIGINT NOT NULL,
+    after_run_id VARCHAR,
+    replayed_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (run_id, table_name)
+);
 CREATE TABLE IF NOT EXISTS ops.origins (
     vendor VARCHAR PRIMARY KEY,
     base_url VARCHAR NOT NULL,
@@ -101,11 +114,13 @@ WITH newest AS (
 ), newest_complete AS (
     SELECT * FROM ops.receipts WHERE complete
     QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY rowid DESC) = 1
+), replayed AS (
+    SELECT table_name, after_run_id AS run_id, sum(inserted)::BIGINT AS inserted FROM ops.replays GROUP BY ALL
 )
 SELECT
     newest.vendor,
     newest.table_name,
-    newest.live_rows,
+    newest.live_rows + coalesce(replayed.inserted, 0) AS live_rows,
     newest_complete.started_at AS data_through,
     newest_complete.run_id AS last_complete_run,
     newest_complete.finished_at AS last_complete_at,
@@ -113,11 +128,14 @@ SELECT
     newest.complete AS last_run_complete,
     newest.reason AS last_run_reason,
     newest.sweep_kind AS last_run_sweep
-FROM newest LEFT JOIN newest_complete USING (table_name);
+FROM newest
+LEFT JOIN newest_complete USING (table_name)
+LEFT JOIN replayed ON replayed.table_name = newest.table_name AND replayed.run_id = newest.run_id;
 COMMENT ON TABLE ops.runs IS 'One row per run.';
 COMMENT ON TABLE ops.receipts IS 'One row per run and table: what was read, what changed, and whether it is complete.';
 COMMENT ON TABLE ops.drift IS 'One row per way in which a vendor''s JSON differs from the declared columns.';
 COMMENT ON TABLE ops.quarantine IS 'One row per record that has no usable key, as raw JSON with the reason.';
+COMMENT ON TABLE ops.replays IS 'One row per `quarantine retry` and table: rows it loaded, and after which run.';
 COMMENT ON TABLE ops.origins IS 'One row per vendor: the account this warehouse was filled from.';
 COMMENT ON VIEW ops.freshness IS 'One row per table: how far its data reaches, and its last complete run.';
 """
@@ -177,6 +195,7 @@ class Receipt:
     order_held: bool
     started_at: datetime
     finished_at: datetime
+    suppressed: int = 0
 
     @property
     def written(self) -> int:
@@ -245,16 +264,28 @@ def history_of(path: Path, table: Table, *, same_token: bool) -> History:
             "SELECT complete, cursor_after FROM ops.receipts WHERE table_name = ? ORDER BY rowid DESC LIMIT 1", [name]
         ).fetchall()
         full = con.execute(
-            "SELECT started_at, order_held, quarantined FROM ops.receipts "
+            "SELECT started_at, order_held, quarantined, rowid FROM ops.receipts "
             "WHERE table_name = ? AND complete AND sweep_kind = 'full' ORDER BY rowid DESC LIMIT 1",
             [name],
         ).fetchall()
+        replayed = bool(full) and _replayed_since(con, name, full[0][3])
     history = History(known=known, last_complete=bool(last and last[0][0]), same_token=same_token)
     if table.span and history.last_complete and last[0][1]:
         history.checkpoint = datetime.fromisoformat(last[0][1])
-    if full:
-        history.last_full_at, history.order_held, history.quarantined = full[0]
+    if full and not replayed:
+        history.last_full_at, history.order_held, history.quarantined = full[0][:3]
     return history
+
+
+def _replayed_since(con: duckdb.DuckDBPyConnection, table: str, rowid: int) -> bool:
+    """Whether rows came back from quarantine since a receipt: it counts them among the records without a key."""
+    return bool(
+        con.execute(
+            "SELECT 1 FROM ops.replays JOIN ops.receipts ON receipts.table_name = replays.table_name "
+            "AND receipts.run_id = after_run_id WHERE replays.table_name = ? AND receipts.rowid >= ? LIMIT 1",
+            [table, rowid],
+        ).fetchall()
+    )
 
 
 def _known(con: duckdb.DuckDBPyConnection, table: Table) -> Known:
@@ -276,9 +307,15 @@ def _known(con: duckdb.DuckDBPyConnection, table: Table) -> Known:
 
 
 def note_findings(
-    path: Path, run_id: str, now: datetime, drift: Mapping[Drift, int], quarantined: Sequence[Quarantined]
+    path: Path,
+    run_id: str,
+    now: datetime,
+    drift: Mapping[Drift, int],
+    quarantined: Sequence[Quarantined],
+    *,
+    redactor: Redactor,
 ) -> None:
-    """Keep quarantined records and drift; meeting the same again moves its `last_seen_at`."""
+    """Keep quarantined records and drift, without secrets; meeting the same again moves its `last_seen_at`."""
     if not drift and not quarantined:
         return
     with connect(path) as con:
@@ -288,14 +325,66 @@ def note_findings(
                 "INSERT INTO ops.drift VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "occurrences = occurrences + excluded.occurrences, last_run_id = excluded.last_run_id, "
                 "last_seen_at = excluded.last_seen_at",
-                [found.table, found.path, found.kind, found.found, count, run_id, run_id, now, now],
+                [found.table, redactor.text(found.path), found.kind, found.found, count, run_id, run_id, now, now],
             )
         for record in quarantined:
             con.execute(
                 "INSERT INTO ops.quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "last_run_id = excluded.last_run_id, last_seen_at = excluded.last_seen_at",
-                [record.digest, record.table, record.reason, record.raw, run_id, run_id, now, now],
+                "reason = excluded.reason, last_run_id = excluded.last_run_id, last_seen_at = excluded.last_seen_at",
+                [record.digest, record.table, record.reason, redactor.json(record.raw), run_id, run_id, now, now],
             )
+        con.commit()
+
+
+def quarantine_sizes(path: Path, table: Table) -> list[tuple[str, int]]:
+    """Digest and size of each of a table's records in quarantine, those seen last at the end."""
+    with connect(path, read_only=True) as con:
+        return con.execute(
+            "SELECT record_digest, strlen(raw) FROM ops.quarantine WHERE table_name = ? ORDER BY last_seen_at, record_digest",
+            [table.qualified_name],
+        ).fetchall()
+
+
+def quarantined(path: Path, digests: Sequence[str]) -> list[tuple[str, str]]:
+    """Records in quarantine by digest, in this order, each with its digest."""
+    with connect(path, read_only=True) as con:
+        return con.execute(
+            "SELECT record_digest, raw::VARCHAR FROM unnest(?) WITH ORDINALITY AS wanted(record_digest, place) "
+            "JOIN ops.quarantine USING (record_digest) ORDER BY place",
+            [list(digests)],
+        ).fetchall()
+
+
+def begin_replay(path: Path, run_id: str, table: Table, now: datetime) -> None:
+    """Note that a run loads rows from a table's quarantine, before it does: light passes must not rely on older counts."""
+    with connect(path) as con:
+        con.execute(
+            "INSERT INTO ops.replays SELECT ?, ?, 0, 0, "
+            "(SELECT last(run_id ORDER BY rowid) FROM ops.receipts WHERE table_name = ?), ? ON CONFLICT DO NOTHING",
+            [run_id, table.qualified_name, table.qualified_name, now],
+        )
+
+
+def settle_replay(
+    path: Path,
+    run_id: str,
+    table: Table,
+    *,
+    inserted: int,
+    updated: int,
+    settled: Sequence[str],
+    reasons: Mapping[str, str],
+) -> None:
+    """Count rows that came back from quarantine, take out what is `settled`, and keep why others stay, all or nothing."""
+    with connect(path) as con:
+        con.begin()
+        con.execute(
+            "UPDATE ops.replays SET inserted = inserted + ?, updated = updated + ? WHERE run_id = ? AND table_name = ?",
+            [inserted, updated, run_id, table.qualified_name],
+        )
+        con.execute("DELETE FROM ops.quarantine WHERE record_digest IN (SELECT unnest(?))", [list(settled)])
+        for digest, reason in reasons.items():
+            con.execute("UPDATE ops.quarantine SET reason = ? WHERE record_digest = ?", [reason, digest])
         con.commit()
 
 
@@ -358,7 +447,16 @@ def _receipt(con: duckdb.DuckDBPyConnection, outcome: Outcome, now: datetime) ->
         order_held=outcome.order_held,
         started_at=outcome.started_at,
         finished_at=outcome.finished_at or now,
+        suppressed=_suppressed(con, outcome.table),
     )
+
+
+def _suppressed(con: duckdb.DuckDBPyConnection, table: Table) -> int:
+    """Live rows whose key was an erased person: a pseudonym in their place lets the vendor's count hold."""
+    if table.key_column.privacy is not Privacy.PERSONAL:
+        return 0
+    erased = f"starts_with(\"{table.key}\", '{TOMBSTONE}')"
+    return int(_one(con, f"SELECT count(*) FROM {table.qualified_name} WHERE _deleted_at IS NULL AND {erased}"))
 
 
 def _receipt_columns(receipt: Receipt) -> dict[str, Any]:

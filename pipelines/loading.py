@@ -9,6 +9,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines.destination import atomic_duckdb
 from pipelines.interrupt import Interrupted
+from pipelines.leftovers import LoadFailed, has_leftovers
 from pipelines.publish import Warehouse
 from sources._reading import Reading
 from sources._resource import slice_source
@@ -16,16 +17,12 @@ from sources._resource import slice_source
 log = logging.getLogger("deskhouse.load")
 
 
-class LoadFailed(Exception):
-    """A slice could not be loaded; what was committed before stays. The message is safe to print."""
-
-
 class VendorLoader:
     """Loads one vendor's tables into the schema named for it."""
 
     def __init__(self, warehouse: Warehouse, vendor: str) -> None:
         self._vendor = vendor
-        self._folder = warehouse.pipelines_dir / vendor
+        self._warehouse = warehouse
         self._pipeline = dlt.pipeline(
             vendor,
             pipelines_dir=str(warehouse.pipelines_dir),
@@ -53,7 +50,7 @@ class VendorLoader:
 
     def tidy(self) -> None:
         """Empty dlt's folder: once nothing is pending, the database holds all that matters, and what is left is copies."""
-        if any(path.is_file() and path.name != "state.json" for path in self._folder.rglob("*")):
+        if has_leftovers(self._warehouse, self._vendor):
             self._pipeline.drop()
 
     def load_slice(self, reading: Reading, before_commit: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ one never blocks a run, and never makes reading it fail.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -47,9 +48,9 @@ class LockHeld(Exception):
 @contextlib.contextmanager
 def run_lock(path: Path) -> Iterator[None]:
     """Hold the lock for as long as the block runs; raise LockHeld at once if another run has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
     # the file is emptied and written to: never through a link, to a file that is not ours
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     owner = os.getpid()
     held = _descriptors_closed_in_children()
     held.add(descriptor)
@@ -70,11 +71,16 @@ def run_lock(path: Path) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> LockNote | None:
-    """Say who holds the lock now, or None if nobody does."""
+    """Say who holds the lock now, or None if nobody does or the caller may not know."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        # readers of what is published may not look into work/
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
     try:
         return None if _try_lock(descriptor, fcntl.LOCK_SH) else _read_note(descriptor)
     finally:

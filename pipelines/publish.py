@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import duckdb
 
+from pipelines.permissions import PRIVATE_FOLDER, Access, create_private, first_link, open_to_readers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -123,6 +125,7 @@ def publish(
     warehouse: Warehouse,
     run_id: str,
     *,
+    access: Access = Access.OWNER,
     keep: int = 3,
     min_age: timedelta = timedelta(minutes=10),
     now: Callable[[], datetime] | None = None,
@@ -130,18 +133,21 @@ def publish(
 ) -> Generation:
     """Copy the private database into a new generation, check the copy, and point `current` at it.
 
-    Every connection this process has to the private database must be closed before. `verify` gets the path of the copy
-    and refuses it by raising. A failure leaves readers what they had.
+    Every connection this process has to the private database must be closed before. `access` says who may read the
+    copies that are kept, this one and older ones. `verify` gets the path of the copy and refuses it by raising. A failure
+    leaves readers what they had.
     """
     if not _RUN_ID.fullmatch(run_id):
         raise ValueError(f"a run id becomes part of a folder name, so {run_id!r} cannot be one")
-    _refuse_unsafe_layout(warehouse)
+    refuse_unsafe_layout(warehouse)
     _refuse_unready(warehouse.private_database)
     try:
         base = _shared_base(warehouse)
         if base is None:
             _fold_log(warehouse.private_database)
         generation = _make_generation(warehouse, run_id, _utc(now), base, verify)
+        kept = [one.path for one in _generations(warehouse)]
+        open_to_readers(warehouse.root, warehouse.generations, kept, access)
         _flip(warehouse, generation)
         _remember(warehouse, generation)
     except OSError as error:
@@ -170,7 +176,7 @@ def is_published(warehouse: Warehouse) -> bool:
 
 def sweep_leftovers(warehouse: Warehouse) -> list[Path]:
     """Remove what a killed publish or restore left half-made, and return it."""
-    _refuse_unsafe_layout(warehouse)
+    refuse_unsafe_layout(warehouse)
     found = [
         *warehouse.root.glob(f"{_TMP}current-*"),
         *warehouse.generations.glob(f"{_TMP}*"),
@@ -186,7 +192,7 @@ def restore_private(warehouse: Warehouse) -> str | None:
     The current generation is taken, or else the newest that opens, with its log; a `.wal` beside it that it was not
     published with was left by some other tool. None means that there was nothing to do, or nothing to restore from.
     """
-    _refuse_unsafe_layout(warehouse)
+    refuse_unsafe_layout(warehouse)
     try:
         _make_directory(warehouse.work)
         # an empty file is what a full disk or a careless tool leaves: it holds no data to protect
@@ -197,11 +203,15 @@ def restore_private(warehouse: Warehouse) -> str | None:
         raise PublishError(f"{warehouse.private_database}: could not be restored: {error}") from error
 
 
-def _utc(now: Callable[[], datetime] | None) -> datetime:
-    return (datetime.now(UTC) if now is None else now()).astimezone(UTC)
+def refuse_unsafe_layout(warehouse: Warehouse) -> None:
+    """Stop before something is written or deleted through a link.
 
+    The warehouse folder itself may be one; `work` and `generations` may lead elsewhere inside it. Links that are removed
+    or replaced without being followed, like `current`, do no harm wherever they lead.
 
-def _refuse_unsafe_layout(warehouse: Warehouse) -> None:
+    Raises:
+        PublishError: names the link.
+    """
     root = warehouse.root.resolve()
     for folder in (warehouse.work, warehouse.generations):
         if not folder.resolve().is_relative_to(root):
@@ -209,6 +219,14 @@ def _refuse_unsafe_layout(warehouse: Warehouse) -> None:
                 f"{folder} is a link that leads outside the warehouse, where nothing is written or deleted:"
                 f" replace it by a folder, or move all of {warehouse.root}"
             )
+    if link := first_link(warehouse.work):
+        raise PublishError(
+            f"{link} is a link, and a run would write or delete what it leads to: remove it, or put the thing itself there"
+        )
+
+
+def _utc(now: Callable[[], datetime] | None) -> datetime:
+    return (datetime.now(UTC) if now is None else now()).astimezone(UTC)
 
 
 def _refuse_unready(database: Path) -> None:
@@ -241,7 +259,9 @@ def _remember(warehouse: Warehouse, generation: Generation) -> None:
         "copy": _identity(generation.database),
     }
     half_made = warehouse.last_published.with_name(f"{_TMP}published")
-    half_made.write_text(json.dumps(note))
+    half_made.unlink(missing_ok=True)
+    with create_private(half_made) as file:
+        file.write(json.dumps(note).encode())
     half_made.replace(warehouse.last_published)
 
 
@@ -307,7 +327,7 @@ def _make_generation(
     name = _free_name(warehouse, run_id, at)
     half_made = warehouse.generations / f"{_TMP}{name}"
     try:
-        half_made.mkdir()
+        half_made.mkdir(PRIVATE_FOLDER)
         with _kept_from_writers(warehouse.private_database) as source:
             if base is None or not _link(base, half_made / DATABASE_NAME):
                 _copy(source, half_made / DATABASE_NAME)
@@ -403,7 +423,7 @@ def _complete(warehouse: Warehouse, name: str) -> Generation | None:
 def _size(path: Path) -> int:
     """Return the size of a plain file, or 0 if there is none."""
     try:
-        status = path.stat()
+        status = path.lstat()
     except OSError:
         return 0
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
@@ -421,7 +441,7 @@ def _restore_first(warehouse: Warehouse, candidates: Sequence[Generation]) -> st
         half_made = warehouse.work / f"{_TMP}restore"
         _remove(half_made)
         try:
-            half_made.mkdir()
+            half_made.mkdir(PRIVATE_FOLDER)
             with _kept_from_writers(generation.database) as source:
                 _copy(source, half_made / DATABASE_NAME)
                 if _has_own_log(generation):
@@ -459,7 +479,8 @@ def _copy_log(database: Path, folder: Path) -> None:
         return
     with log_file.open("rb") as source:
         _copy(source, folder / _LOG_NAME)
-    (folder / _LOG_NOTE).write_text(str(_size(folder / _LOG_NAME)))
+    with create_private(folder / _LOG_NOTE) as note:
+        note.write(str(_size(folder / _LOG_NAME)).encode())
 
 
 def _has_own_log(generation: Generation) -> bool:
@@ -525,7 +546,7 @@ def _copy(source: BinaryIO, target: Path) -> None:
     """Copy a file, sharing its blocks where the file system can, and bring it to disk."""
     size = os.fstat(source.fileno()).st_size
     try:
-        with target.open("xb") as file:
+        with create_private(target) as file:
             if not _reflink(source, file):
                 _require_space(target, size)
                 _copy_bytes(source, file, size)
@@ -576,7 +597,7 @@ def _disk_full(target: Path, needed: int) -> PublishError:
 
 def _make_directory(path: Path) -> None:
     if not path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
         _sync_directory(path.parent)
 
 

@@ -12,9 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from pipelines.permissions import Access
 from sources._settings import SourceSettings
+
+if TYPE_CHECKING:
+    from sources._privacy import Policy
 
 VENDORS: Final = ("screendesk", "getscreen", "posthog")
 VENDOR_NAMES: Final = {"screendesk": "Screendesk", "getscreen": "Getscreen.me", "posthog": "PostHog"}
@@ -63,12 +67,16 @@ class Settings:
         sources: settings of each vendor that has a token.
         skipped: vendors without a token.
         timezone: IANA name of the zone in which local days are counted.
+        access: who may read what is published, besides its owner.
+        privacy: what is stored of personal data; None is the profile `standard`.
     """
 
     warehouse_dir: Path
     sources: dict[str, SourceSettings] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     timezone: str = "UTC"
+    access: Access = Access.OWNER
+    privacy: "Policy | None" = None
 
     @property
     def secrets(self) -> list[str]:
@@ -101,7 +109,9 @@ def load_settings() -> Settings:
             skipped.append(vendor)
         else:
             sources[vendor] = _source(vendor, secret)
-    return Settings(warehouse_dir(), sources, tuple(skipped), timezone())
+    from pipelines.privacy import load_privacy  # noqa: PLC0415 - needs Arrow, which --help must not wait for
+
+    return Settings(warehouse_dir(), sources, tuple(skipped), timezone(), access(), load_privacy())
 
 
 def warehouse_dir() -> Path:
@@ -123,31 +133,61 @@ def timezone() -> str:
         raise SettingsError(f"{setting_name('deskhouse.timezone')}: {error}") from None
 
 
-def text_setting(key: str) -> str:
-    """One of deskhouse's own settings, empty where it is not set; dlt is asked only where a file could hold it.
+def access() -> Access:
+    """Who may read what is published.
+
+    Raises:
+        SettingsError: it is none of the words that say so.
+    """
+    value = text_setting("deskhouse.file_mode") or Access.OWNER
+    try:
+        return Access(value)
+    except ValueError:
+        allowed = ", ".join(Access)
+        raise SettingsError(f"{setting_name('deskhouse.file_mode')} must be one of {allowed}, not {value!r}.") from None
+
+
+def exposed_secrets() -> list[Path]:
+    """Files that hold secrets and that other users of this machine may read."""
+    files = [folder.absolute() / "secrets.toml" for folder in _folders()]
+    return [file for file in dict.fromkeys(files) if _others_may_read(file)]
+
+
+def _others_may_read(file: Path) -> bool:
+    try:
+        return os.name == "posix" and bool(file.stat().st_mode & 0o044)
+    except OSError:
+        return False
+
+
+def _folders() -> tuple[Path, Path]:
+    return Path(os.environ.get("DLT_PROJECT_DIR", ".")) / ".dlt", Path.home() / ".dlt"
+
+
+def text_setting(key: str, *, secret: bool = False) -> str:
+    """One of deskhouse's own settings, empty where it is not set.
 
     Raises:
         SettingsError: a file cannot be read.
     """
-    value = os.environ.get(key.replace(".", "__").upper())
-    if value is not None:
-        return value.strip()
-    folders = (Path(os.environ.get("DLT_PROJECT_DIR", ".")) / ".dlt", Path.home() / ".dlt")
-    files = [file for folder in folders for file in (folder / "config.toml", folder / "secrets.toml")]
-    return _text(key) if any(_may_hold(file, key) for file in files) else ""
+    return _text(key, secret=secret)
 
 
-def _may_hold(file: Path, key: str) -> bool:
-    try:
-        found: Any = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError):
-        # dlt says what is wrong with it
-        return True
-    for name in key.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found is not None
+def settings_sections(key: str) -> list[dict[str, Any]]:
+    """A section as each file has it, the file that counts most first.
+
+    Raises:
+        SettingsError: a file cannot be read.
+    """
+    sections = []
+    for folder in _folders():
+        for name in ("secrets.toml", "config.toml"):
+            found: Any = _toml(folder / name, key)
+            for part in key.split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            if found is not None:
+                sections.append(found if isinstance(found, dict) else {str(found): None})
+    return sections
 
 
 def choose(settings: Settings, vendors: Sequence[str]) -> list[str]:
@@ -207,15 +247,29 @@ def _source(vendor: str, secret: str) -> SourceSettings:
     )
 
 
-def _lookup(key: str, *, secret: bool) -> Any:
-    import dlt  # noqa: PLC0415 - dlt takes a third of a second to import, --help must not wait for it
+def _lookup(key: str, *, secret: bool) -> str | None:
+    """A value from where dlt looks, in its order, without the third of a second that importing dlt takes."""
+    value = os.environ.get(key.replace(".", "__").upper())
+    if value is not None:
+        return value
+    for folder in _folders():
+        for name in ("secrets.toml",) if secret else ("secrets.toml", "config.toml"):
+            found: Any = _toml(folder / name, key)
+            for part in key.split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            if found is not None:
+                return str(found)
+    return None
 
+
+def _toml(file: Path, key: str) -> dict[str, Any]:
     try:
-        # without a type dlt guesses one, and a token like 1e5 would become a number
-        return (dlt.secrets if secret else dlt.config).get(key, str)
-    except Exception as error:  # noqa: BLE001 - dlt raises its own and tomlkit's errors for a broken file
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
         raise SettingsError(
-            f"The settings in .dlt/ cannot be read: {type(error).__name__} while looking up {key}."
+            f"The settings in .dlt/ cannot be read: {type(error).__name__} in {file} while looking up {key}."
         ) from None
 
 

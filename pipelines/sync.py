@@ -4,23 +4,25 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from types import ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from pipelines import ledger
+from pipelines import ledger, privacy, rewrite
 from pipelines.checks import FailedCheck, failed_checks
 from pipelines.database import connect
 from pipelines.declare import declare_tables
 from pipelines.interrupt import Interrupted
 from pipelines.ledger import Origin, Receipt
-from pipelines.loading import LoadFailed, VendorLoader
+from pipelines.leftovers import LoadFailed, has_leftovers
 from pipelines.lock import run_lock
+from pipelines.permissions import keep_private, make_root, private_files
 from pipelines.progress import Reporter
 from pipelines.publish import (
     Generation,
@@ -29,6 +31,7 @@ from pipelines.publish import (
     current_generation,
     is_published,
     publish,
+    refuse_unsafe_layout,
     restore_private,
     sweep_leftovers,
 )
@@ -36,9 +39,14 @@ from pipelines.settings import VENDOR_NAMES, VENDORS, Settings, SettingsError, s
 from pipelines.transform import ModelFailed, run_models
 from sources import getscreen, posthog, screendesk
 from sources._errors import WrongSetting
+from sources._privacy import STANDARD, Policy
 from sources._reading import Reading
+from sources._redact import Redactor
 from sources._schema import Table
 from sources._settings import SourceSettings
+
+if TYPE_CHECKING:
+    from pipelines.loading import VendorLoader
 
 log = logging.getLogger("deskhouse.sync")
 
@@ -63,6 +71,8 @@ class RunResult:
     receipts: list[Receipt] = field(default_factory=list)
     skipped: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    replayed: int = 0
     generation: Generation | None = None
 
     @property
@@ -106,11 +116,36 @@ def sync(
         Interrupted: a signal asked the run to stop. Safe to run again.
     """
     refuse_unusable_settings([settings.sources[v] for v in vendors])
+    with open_run(settings, vendors, reporter, full=full, transports=transports, clock=clock) as run:
+        run.sync_all(vendors)
+        run.finish()
+    return run.result
+
+
+@contextmanager
+def open_run(
+    settings: Settings,
+    vendors: Sequence[str],
+    reporter: Reporter,
+    *,
+    full: bool = False,
+    transports: Transports | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Iterator["_Run"]:
+    """A run under the lock, with the private database in order and a row in the ledger; what it makes is private.
+
+    Arguments, result code and exceptions are those of `sync`. The caller ends the run with `finish`.
+    """
     warehouse = Warehouse(settings.warehouse_dir)
-    with run_lock(warehouse.lock_file):
+    refuse_unsafe_layout(warehouse)
+    make_root(warehouse.root)
+    with private_files(), run_lock(warehouse.lock_file):
         refuse_other_account(warehouse, [settings.sources[v] for v in vendors])
+        settings = privacy.in_force(settings, warehouse, vendors, full=full)
+        keep_private(warehouse.work)
         result = RunResult(f"{clock():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}", clock(), skipped=settings.skipped)
         sweep_leftovers(warehouse)
+        rewrite.sweep(warehouse)
         published = is_published(warehouse)
         if restored := restore_private(warehouse):
             log.warning("the private database was missing; it was restored from generation %s", restored)
@@ -118,6 +153,7 @@ def sync(
             shutil.rmtree(warehouse.pipelines_dir, ignore_errors=True)
         database = warehouse.private_database
         ledger.prepare(database)
+        privacy.prepare(database)
         ledger.begin_run(
             database,
             result.run_id,
@@ -132,13 +168,11 @@ def sync(
         run = _Run(settings, warehouse, result, reporter=reporter, transports=transports or {}, full=full, clock=clock)
         run.rows_changed = not published
         try:
-            run.sync_all(vendors)
-            run.finish()
+            yield run
         except Interrupted as interruption:
             result.exit_code = 128 + interruption.signal
             run.close("interrupted")
             raise
-        return result
 
 
 def refuse_unusable_settings(sources: Sequence[SourceSettings]) -> None:
@@ -187,6 +221,13 @@ def _origin(source: SourceSettings) -> Origin:
     return Origin(str(url).rstrip("/"), source.project_id, ledger.mark_of(source.secret))
 
 
+def open_loader(warehouse: Warehouse, vendor: str) -> "VendorLoader":
+    """What loads a vendor's tables; imports dlt, which a run that loads nothing does without."""
+    from pipelines.loading import VendorLoader  # noqa: PLC0415
+
+    return VendorLoader(warehouse, vendor)
+
+
 class _Run:
     """The steps of one run, under the lock."""
 
@@ -204,16 +245,49 @@ class _Run:
         self._settings, self._warehouse, self._result, self._full = settings, warehouse, result, full
         self._reporter, self._transports, self._clock = reporter, transports, clock
         self._database = warehouse.private_database
+        self._redactor = Redactor(settings.secrets)
+        self._under_old_policy: list[Table] = []
         self.rows_changed = True
         """Whether a row may differ from what is published; where none does, there is nothing to check."""
+
+    @property
+    def result(self) -> RunResult:
+        """What the run came to so far."""
+        return self._result
+
+    @property
+    def policy(self) -> Policy:
+        """What is stored of personal data."""
+        return self._settings.privacy or STANDARD
 
     def sync_all(self, vendors: Sequence[str]) -> None:
         """Finish what earlier runs left, make every declared table exist, then read and load the vendors asked for."""
         for vendor in VENDORS:
-            self.rows_changed |= VendorLoader(self._warehouse, vendor).drain()
+            if has_leftovers(self._warehouse, vendor):
+                self.rows_changed |= open_loader(self._warehouse, vendor).drain()
         declare_tables(self._database, ALL_TABLES)
+        self._bring_under_policy(vendors)
         for vendor in vendors:
             self._sync_vendor(vendor)
+
+    def _bring_under_policy(self, vendors: Sequence[str]) -> None:
+        """Say which rows a changed privacy policy has not reached, or with `full` bring them under it."""
+        policy, run_id = self.policy, self._result.run_id
+        waiting = privacy.not_applied(self._database, policy, run_id, self._clock())
+        self._under_old_policy = [table for table in waiting if table.schema in vendors]
+        if self._full and self._under_old_policy:
+            self._reporter.step("applying the privacy policy")
+            rewrite.require(self._warehouse)
+            changed = privacy.apply_to_stored(self._database, self._under_old_policy, policy, self._clock())
+            self.rows_changed = self.rows_changed or changed > 0
+        elif self._under_old_policy:
+            self._result.problems.append(privacy.reload_line([t.qualified_name for t in self._under_old_policy]))
+
+    def _note_policy(self) -> None:
+        """Tables that were read whole and brought under the policy are stored under it."""
+        read = {r.table_name for r in self._result.receipts if r.complete and r.sweep_kind == "full"}
+        done = [table for table in self._under_old_policy if self._full and table.qualified_name in read]
+        privacy.note_applied(self._database, done, self.policy, self._result.run_id, self._clock())
 
     def finish(self) -> None:
         """Check the database and publish it; close the run."""
@@ -223,18 +297,20 @@ class _Run:
             self._reporter.step("checking")
             broken = failed_checks(self._database, ALL_TABLES)
         for check in broken:
-            self._problem(f"not published, because a check failed: {check}")
+            self.problem(f"not published, because a check failed: {check}")
         publishable = not broken and self._make_models()
         if any(not receipt.complete for receipt in result.receipts):
             result.exit_code = 1
+        self._note_policy()
         self.close(result.status)
         if not publishable:
             return
         self._reporter.step("publishing")
         try:
-            result.generation = publish(self._warehouse, result.run_id)
+            publishing = rewrite.publish_rebuilt if rewrite.is_required(self._warehouse) else publish
+            result.generation = publishing(self._warehouse, result.run_id, access=self._settings.access)
         except PublishError as error:
-            self._problem(f"not published: {error}")
+            self.problem(f"not published: {error}")
             self.close(result.status)
 
     def _make_models(self) -> bool:
@@ -245,7 +321,7 @@ class _Run:
                 con.execute(f"SET memory_limit = '{MODELS_MEMORY}'")
                 run_models(con, timezone=self._settings.timezone)
         except ModelFailed as failure:
-            self._problem(f"not published, because {failure}")
+            self.problem(f"not published, because {failure}")
             return False
         return True
 
@@ -259,11 +335,13 @@ class _Run:
             finished_at=result.finished_at,
             status=status,
             exit_code=result.exit_code,
-            rows_written=sum(receipt.written for receipt in result.receipts),
-            message="; ".join(result.problems) or None,
+            rows_written=sum(receipt.written for receipt in result.receipts) + result.replayed,
+            message="; ".join([*result.notes, *result.problems]) or None,
         )
 
-    def _problem(self, text: str) -> None:
+    def problem(self, text: str) -> None:
+        """Note what went wrong; the run ends with exit code 1."""
+        text = self._redactor.text(text)
         log.info("%s", text)
         self._result.problems.append(text)
         self._result.exit_code = 1
@@ -273,7 +351,6 @@ class _Run:
         source = self._settings.sources[vendor]
         same_token = ledger.origins(database)[vendor].read_with(source.secret)
         histories = {t.qualified_name: ledger.history_of(database, t, same_token=same_token) for t in tables_of(vendor)}
-        loader = VendorLoader(self._warehouse, vendor)
         reading: Reading = SOURCES[vendor].open_reading(
             source, histories, self._transports.get(vendor), full=self._full, clock=self._clock
         )
@@ -281,10 +358,9 @@ class _Run:
         with self._reporter.watching(reading), reading:
             try:
                 if any(feed.has_rows() for feed in reading.feeds.values()):
-                    self.rows_changed = True
-                    self._load(loader, reading)
+                    self.load(reading)
             except LoadFailed as error:
-                failure = str(error)
+                failure = self._redactor.text(str(error))
         self._keep_findings(reading)
         outcomes = [feed.outcome for feed in reading.feeds.values()]
         for outcome in outcomes:
@@ -300,7 +376,16 @@ class _Run:
                 log.info("%s is not complete: %s", receipt.table_name, receipt.reason)
             self._reporter.settled(receipt)
 
-    def _load(self, loader: VendorLoader, reading: Reading) -> None:
+    def load(self, reading: Reading) -> None:
+        """Load what a reading hands out.
+
+        Raises:
+            LoadFailed: a slice was not committed.
+        """
+        self.rows_changed = True
+        self._load(open_loader(self._warehouse, reading.vendor), reading)
+
+    def _load(self, loader: "VendorLoader", reading: Reading) -> None:
         # dlt opens and closes the file at each step: held open, it is set up once, and written out when that is due
         with connect(self._database) as keeper:
             keeper.execute(f"SET memory_limit = '{LOADING_MEMORY}'")
@@ -312,4 +397,6 @@ class _Run:
     def _keep_findings(self, reading: Reading) -> None:
         for feed in reading.feeds.values():
             drift, quarantined = feed.take_noted()
-            ledger.note_findings(self._database, self._result.run_id, self._clock(), drift, quarantined)
+            ledger.note_findings(
+                self._database, self._result.run_id, self._clock(), drift, quarantined, redactor=self._redactor
+            )

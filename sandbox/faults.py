@@ -22,6 +22,9 @@ Kind = Literal[
     "missing_list",
     "redirect",
     "replace",
+    "bomb",
+    "endless",
+    "echo",
 ]
 
 
@@ -36,7 +39,9 @@ class Fault:
             Content-Length still promises all of it, without it the reply ends cleanly and the JSON is invalid.
             `html` is a 200 login page, `empty` a 200 without body, `wrong_type` the reply sent as text/html,
             `error_object` a 200 that holds the vendor's error, `missing_list` a 200 without the list,
-            `redirect` a redirect to `to`, `replace` the reply with its body passed through `body`.
+            `redirect` a redirect to `to`, `replace` the reply with its body passed through `body`. `bomb` is a list of
+            `size` bytes zipped to a thousandth and declared as `encoding`, `endless` a list that goes on until the
+            reader leaves. `echo` answers with `status` and the credential it was sent, in body, headers and `to`.
         vendor: strike requests to this vendor only: screendesk, getscreen or posthog.
         path_contains: strike only paths with this text in them.
         method: strike only this method.
@@ -62,6 +67,8 @@ class Fault:
     declared: bool = True
     mid_body: bool = False
     to: str = ""
+    size: int = 1 << 30
+    encoding: str = "gzip"
     body: Callable[[bytes], bytes] | None = None
 
     def strikes(self, method: str, path: str, vendor: str, query: Mapping[str, str]) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import orjson
 
@@ -15,7 +16,7 @@ from sandbox.requestlog import LoggedRequest
 from sandbox.screendesk import errors as screendesk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,6 +35,8 @@ _JSON = "application/json"
 _HTML = "text/html; charset=utf-8"
 _OK, _FOUND, _THROTTLED = 200, 302, 429
 _REDIRECTS = range(300, 400)
+_CREDENTIALS = (b"authorization", b"x-api-key")
+_PIECE = 1 << 18
 
 
 class Front:
@@ -172,10 +175,65 @@ async def _strike(fault: Fault, exchange: _Exchange, app: ASGIApp) -> None:
         case "redirect":
             status = fault.status if fault.status in _REDIRECTS else _FOUND
             await exchange.reply(status, b"", _HTML, ("location", fault.to))
+        case "bomb" | "endless" | "echo":
+            await _attack(fault, exchange)
         case _:
             reply = _Reply()
             await app(exchange.scope, exchange.receive, reply.send)
             await _spoil(fault, exchange, reply)
+
+
+async def _attack(fault: Fault, exchange: _Exchange) -> None:
+    """Answer as a hostile server would."""
+    match fault.kind:
+        case "bomb":
+            await _pour(exchange, _bomb(fault.size), ("content-encoding", fault.encoding))
+        case "endless":
+            await _pour(exchange, _endless())
+        case _:
+            await _echo(fault, exchange)
+
+
+async def _pour(exchange: _Exchange, pieces: Iterable[bytes], *extra: tuple[str, str]) -> None:
+    """Send pieces until there are no more, or nobody takes them."""
+    await exchange.start(_OK, _JSON, length=None, extra=extra)
+    left = asyncio.ensure_future(_disconnected(exchange))
+    for piece in pieces:
+        await exchange.part(piece, more=True)
+        await asyncio.sleep(0)
+        if left.done():
+            return
+    left.cancel()
+    await exchange.part(b"", more=False)
+
+
+async def _disconnected(exchange: _Exchange) -> None:
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _bomb(size: int) -> Iterator[bytes]:
+    zipper, spaces = zlib.compressobj(9, wbits=31), b" " * _PIECE
+    yield zipper.compress(b'{"results":[')
+    for _ in range(size // _PIECE):
+        yield zipper.compress(spaces)
+    yield zipper.compress(b"]}") + zipper.flush()
+
+
+def _endless() -> Iterator[bytes]:
+    yield b'{"records":[{}'
+    while True:
+        yield b",{}" * (_PIECE // 3)
+
+
+async def _echo(fault: Fault, exchange: _Exchange) -> None:
+    sent = [value.decode("latin-1") for name, value in exchange.scope["headers"] if name in _CREDENTIALS]
+    secret = " ".join(value.removeprefix("Bearer ") for value in sent)
+    body = orjson.dumps({"error": f"the token {secret} may not", "errors": [{"detail": secret}], "token": sent})
+    extra = [("x-debug", secret)]
+    if fault.to:
+        extra.append(("location", f"{fault.to}?token={quote(secret, safe='')}"))
+    await exchange.reply(fault.status, body, f"application/json; token={secret}", *extra)
 
 
 async def _spoil(fault: Fault, exchange: _Exchange, reply: _Reply) -> None:

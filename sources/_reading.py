@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from sources._http import ApiClient, ApiError
 from sources._plan import History, ListPlan, Outcome, Slice
+from sources._relist import under_policy
 from sources._schema import Table
 from sources._settings import SourceSettings
 from sources._sweep import Sweep
@@ -210,6 +211,7 @@ class Reading:
 
     async def _feed(self, plan: ListPlan) -> None:
         feed = self.feeds[plan.table.name]
+        plan = under_policy(plan, self._settings.privacy)
         loop, room = asyncio.get_running_loop(), asyncio.Semaphore(WAITING_BATCHES)
         feed._release = lambda: _call(loop, room.release)  # noqa: SLF001 - a feed and its reading are one mechanism
         feed._task = asyncio.current_task()  # noqa: SLF001

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import re
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+import struct
+import sys
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 REDACTED = "[redacted]"
 _SHORTEST_SECRET = 4  # anything shorter would blank out ordinary words
+_SHORTEST_ENCODED = 8  # anything shorter is found in other texts by chance
+_SHORT_ESCAPES = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "\v": "v", "\a": "a", "\0": "0"}
+_HTML_NAMES = {'"': "quot", "'": "apos", "&": "amp", "<": "lt", ">": "gt"}
 
 
 class Redactor:
     """Replaces known secret values in text, however the text spells them.
 
-    A secret is found raw, percent-encoded (wholly or in part), JSON-escaped, in any letter case, and with a `Bearer`
-    in front, which goes with it.
+    A secret is found raw, percent-encoded (wholly, in part or twice), escaped as JSON, HTML or Python write it, in
+    hexadecimal, in Base64 alone or inside something longer (`user:secret`), in any letter case, and with a `Bearer` in
+    front, which goes with it. A secret of fewer than four characters is not looked for: it would blank out ordinary
+    words; one of fewer than eight bytes is not looked for in hexadecimal and Base64.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         values = {secret.strip() for secret in secrets}
         values |= {value[7:].strip() for value in values if value[:7].lower() == "bearer "}
         usable = sorted((value for value in values if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)
-        spellings = "|".join("".join(map(_spellings, value)) for value in usable)
-        self._secret = re.compile(rf"(?:Bearer(?:\s|\+|%20)+)?(?:{spellings})", re.IGNORECASE) if usable else None
+        # a Base64 text may hold a shorter secret's letters by chance, so it goes first, as a whole
+        whole = [pattern for value in usable for pattern in _encoded_whole(value)]
+        plain = "|".join(map(_pattern, usable))
+        found = "|".join([*whole, rf"(?:Bearer(?:\s|\+|%20){{1,4}})?(?:{plain})"])
+        self._secret = re.compile(found, re.IGNORECASE) if usable else None
 
     def __repr__(self) -> str:
         return "Redactor()"
@@ -36,9 +47,64 @@ class Redactor:
         """The text with every secret replaced by `[redacted]`."""
         return self._secret.sub(REDACTED, text) if self._secret else text
 
+    def value(self, value: Any) -> Any:
+        """A JSON value with every secret in its texts and member names replaced; a number that holds one becomes text."""
+        if isinstance(value, dict):
+            return {self.text(str(name)): self.value(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(inner) for inner in value]
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and self.text(str(value)) != str(value):
+            return REDACTED
+        return value
+
+    def json(self, text: str) -> str:
+        """A JSON text with every secret replaced, still JSON."""
+        clean = self.text(text)
+        if clean == text:
+            return text
+        try:
+            return json.dumps(self.value(json.loads(text)), separators=(",", ":"))
+        except (ValueError, RecursionError):
+            return json.dumps(clean)
+
     def filter(self) -> logging.Filter:
         """A logging filter that redacts message, arguments, traceback and stack, and drops no record."""
         return _RedactingFilter(self)
+
+    def stream(self, stream: TextIO) -> TextIO:
+        """The same stream, redacting what is written to it."""
+        plain = stream.plain if isinstance(stream, _RedactingStream) else stream
+        return cast("TextIO", _RedactingStream(plain, self))
+
+
+def guard_process(redactor: Redactor) -> None:
+    """Redact every log record this process makes, whichever library makes it, and all it prints, tracebacks included."""
+    redacting = redactor.filter()
+
+    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        made = logging.LogRecord(*args, **kwargs)
+        redacting.filter(made)
+        return made
+
+    logging.setLogRecordFactory(record)
+    sys.stdout, sys.stderr = redactor.stream(sys.stdout), redactor.stream(sys.stderr)
+
+
+class _RedactingStream:
+    def __init__(self, stream: TextIO, redactor: Redactor) -> None:
+        self.plain, self._redactor = stream, redactor
+
+    def write(self, text: str) -> int:
+        self.plain.write(self._redactor.text(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
 
 
 class _RedactingFilter(logging.Filter):
@@ -67,17 +133,57 @@ class _RedactingFilter(logging.Filter):
         return True
 
 
+def _pattern(secret: str) -> str:
+    """A pattern for a secret in plain writing. Repetitions are bounded, so no text takes long to search."""
+    parts = []
+    for char, run in groupby(secret):
+        count = len(list(run))
+        one = _spellings(char)
+        # escaped once more, each backslash of a run becomes two
+        run_of_raw = rf"\\{{{count},{8 * count}}}|" if char == "\\" else ""
+        parts.append(f"(?:{run_of_raw}{one}{{{count}}})")
+    return "".join(parts)
+
+
 def _spellings(char: str) -> str:
-    """A pattern for one character of a secret, in each way an address or a JSON text may write it."""
-    encoded = char.encode("utf-8", "surrogatepass")
-    forms = {char, json.dumps(char)[1:-1], quote(encoded, safe=""), "".join(f"%{byte:02x}" for byte in encoded)}
-    if len(char.encode("utf-16-le", "surrogatepass")) == 2:  # noqa: PLR2004  one \uXXXX is enough
-        forms.add(f"\\u{ord(char):04x}")
+    """A pattern for one character of a secret, in each way an address, a program or a JSON text may write it."""
+    encoded, itself = char.encode("utf-8", "surrogatepass"), re.escape(char)
+    forms = {itself, "".join(f"%(?:25){{0,4}}{byte:02x}" for byte in encoded)}
     if char == " ":
-        forms.add("+")
-    if char == "/":
-        forms.add("\\/")
-    return f"(?:{'|'.join(re.escape(form) for form in sorted(forms, key=len, reverse=True))})"
+        forms |= {r"\+", "%(?:25){0,4}2b"}
+    if not (char.isascii() and char.isalnum()):
+        point = ord(char)
+        units = struct.iter_unpack(">H", char.encode("utf-16-be", "surrogatepass"))
+        forms |= {
+            "".join(rf"\\{{1,8}}u{unit:04x}" for (unit,) in units),
+            rf"\\{{1,8}}U{point:08x}",
+            "".join(rf"\\{{1,8}}x{byte:02x}" for byte in encoded),
+            rf"\\{{1,8}}x{point:02x}",
+            rf"&\#(?:0{{0,6}}{point}|x0{{0,6}}{point:x});",
+        }
+        if char != "\\":
+            # more than one backslash: a text inside a text
+            forms.add(rf"\\{{0,8}}{itself}")
+    if char in _SHORT_ESCAPES:
+        forms.add(rf"\\{{1,8}}{_SHORT_ESCAPES[char]}")
+    if char in _HTML_NAMES:
+        forms.add(f"&{_HTML_NAMES[char]};")
+    return f"(?:{'|'.join(sorted(forms, key=len, reverse=True))})"
+
+
+def _encoded_whole(secret: str) -> list[str]:
+    """Patterns for it in hexadecimal, and in Base64 at each of the three places it may begin in a group of bytes."""
+    encoded = secret.encode("utf-8", "surrogatepass")
+    if len(encoded) < _SHORTEST_ENCODED:
+        return []
+    patterns = [encoded.hex()]
+    for before in range(3):
+        written = base64.b64encode(bytes(before) + encoded).decode()
+        # the first and last characters hold bits of what stands beside
+        sure = written[(0, 2, 3)[before] : (before + len(encoded)) * 8 // 6]
+        either = "".join({"+": "[+-]", "/": "[/_]"}.get(char, char) for char in sure)
+        patterns.append(rf"[A-Za-z0-9+/_-]{{0,4}}{either}[A-Za-z0-9+/_-]*={{0,2}}")
+    return patterns
 
 
 def redact_url(url: str) -> str:

@@ -8,8 +8,12 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from sources._privacy import Policy
 
 
 class Type(Enum):
@@ -66,6 +70,7 @@ class Column:
         description: one sentence for a reader of the table.
         privacy: how carefully the content is to be handled.
         form: how the vendor writes it.
+        about: columns of the same table that tell more of the person this one names; erased with it.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Column:
     description: str
     privacy: Privacy = Privacy.INTERNAL
     form: Form = Form.PLAIN
+    about: tuple[str, ...] = ()
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -119,6 +125,7 @@ class Table:
         empty_objects: values the vendor sends for "no object here", besides null.
         never_stored: members of a record that are dropped wherever they would end up.
         span: the columns that say when a record began and ended, where the vendor is read by dates.
+        policy: what is stored of personal data; None keeps everything.
     """
 
     schema: str
@@ -132,6 +139,7 @@ class Table:
     empty_objects: tuple[object, ...] = ()
     never_stored: tuple[str, ...] = ()
     span: tuple[str, str] | None = None
+    policy: "Policy | None" = field(default=None, compare=False, repr=False)
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:

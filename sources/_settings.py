@@ -1,6 +1,10 @@
 """What a source is configured with."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sources._privacy import Policy
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,7 @@ class SourceSettings:
         lookback_days: days before the last run that are read again, where a vendor is read by dates.
         full_sweep_every: days after which a table that allows lighter reading is read whole again.
         project_id: PostHog only: the project.
+        privacy: what is stored of personal data; None is the profile `standard`.
     """
 
     vendor: str
@@ -26,3 +31,4 @@ class SourceSettings:
     lookback_days: float = 7.0
     full_sweep_every: float = 1.0
     project_id: str = ""
+    privacy: "Policy | None" = None

@@ -6,10 +6,11 @@ Records that came as `Columns` hold nothing but declared values, and take a way 
 """
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 
 from sources._columns import Columns, member
 from sources._known import NONE, words_of
+from sources._privacy import TablePrivacy
 from sources._schema import ChildTable, Column, Form, Table, Type, arrow_schema, every_table
 from sources._values import MISFIT, canonical, column_array, declared_array, fit, normalise, text, without_query
 
@@ -41,16 +43,17 @@ _NO_OBJECT: Final[dict[str, Any]] = {}
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A record that cannot be a row: its scrubbed JSON, and why."""
+    """A record that cannot be a row: its scrubbed JSON as it is stored, and why; `mark` tells what came from the vendor."""
 
     table: str
     raw: str
     reason: str
+    mark: str = ""
 
     @property
     def digest(self) -> str:
         """Identifies the record, so that meeting it again is not a second row."""
-        return hashlib.blake2b(f"{self.table}\n{self.raw}".encode(), digest_size=16).hexdigest()
+        return self.mark or hashlib.blake2b(f"{self.table}\n{self.raw}".encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ class Converter:
         self._group = _Group.of((), table.columns, table.children, frozenset())
         self._items = [_Group.of((), child.columns, (), frozenset()) for child in table.children]
         self._salt = table.fingerprint.encode()
+        self._privacy = TablePrivacy(table, table.policy) if table.policy else None
         self._dropped = frozenset(map(_folded, table.never_stored))
         self._declared = _with_prefixes([*(c.path for c in table.columns), *(c.path for c in table.children)])
         self._declared_items = [
@@ -199,7 +203,7 @@ class Converter:
             members = [declared_array(c, inner if child.plain_values else member(inner, c.path)) for c in child.columns]
             if any(array is None for array in members):
                 return None
-            lists.append(_list_array(child, _offsets(found), [*members, pa.nulls(len(inner), pa.string())]))
+            lists.append(list_array(child, _offsets(found), [*members, pa.nulls(len(inner), pa.string())]))
         return self._page(keys, [*arrays, pa.nulls(n, pa.string())], lists, [], [])
 
     def _read_values(self, records: Iterable[Any]) -> Page:
@@ -209,7 +213,7 @@ class Converter:
         for record in records:
             key, reason = self._key_of(record)
             if key is None:
-                quarantined.append(Quarantined(self.table.qualified_name, self._raw(record), reason))
+                quarantined.append(self._quarantine(record, reason))
             else:
                 rows.append(self._prepare(record) if self._prepare else record)
                 keys.append(key)
@@ -242,6 +246,11 @@ class Converter:
         quarantined: list[Quarantined],
         drift: list[tuple[int, Drift]],
     ) -> Page:
+        if self._privacy is not None:
+            columns = self._privacy.columns(columns)
+            keys = columns[self.table.columns.index(self.table.key_column)]
+            lists = [self._private_items(i, items) for i, items in enumerate(lists)]
+            drift = [(row, replace(found, path=self._privacy.path(found.path))) for row, found in drift]
         salt = self._salt
         hashes = pa.array(
             [hashlib.blake2b(row, digest_size=16, key=salt).hexdigest() for row in _rows_as_bytes(columns, lists)],
@@ -249,6 +258,24 @@ class Converter:
         )
         cursors, orders = self._instants(self.table.cursor, columns), self._instants(self.table.order, columns)
         return Page(keys, hashes, words_of(hashes), cursors, orders, quarantined, self.table, columns, lists, drift)
+
+    def stored(self, columns: list[pa.Array], lists: list[pa.ListArray]) -> Page:
+        """Rows as the warehouse holds them, brought under the table's policy: declared columns with `_extra`, and lists."""
+        keys = columns[self.table.columns.index(self.table.key_column)]
+        return self._page(keys, columns, lists, [], [])
+
+    def stored_raw(self, raw: str) -> str:
+        """The JSON of a quarantined record, brought under the table's policy."""
+        return raw if self._privacy is None else canonical(self._privacy.raw(json.loads(raw))).decode()
+
+    def stored_text(self, text: str) -> str:
+        """A path or a reason in words, brought under the table's policy."""
+        return text if self._privacy is None else self._privacy.path(text)
+
+    def _private_items(self, index: int, lists: pa.ListArray) -> pa.ListArray:
+        assert self._privacy is not None
+        members = self._privacy.items(index, lists.flatten().flatten())
+        return list_array(self.table.children[index], _offsets(lists), members)
 
     def empty(self) -> dict[str, pa.Table]:
         """Empty Arrow tables, root and children: what makes every declared table and column exist."""
@@ -360,10 +387,15 @@ class Converter:
         arrays = self._arrays(name, child.columns, picked.values, picked.extra, drift=drift, owners=owners)
         lengths = np.fromiter(map(len, lists), np.int32, len(lists))
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-        return _list_array(child, offsets, [*arrays, _json_array(picked.extra)])
+        return list_array(child, offsets, [*arrays, _json_array(picked.extra)])
 
-    def _raw(self, record: Any) -> str:
-        return canonical(self._scrub(record, ())).decode()
+    def _quarantine(self, record: Any, reason: str) -> Quarantined:
+        name, raw = self.table.qualified_name, canonical(self._scrub(record, ())).decode()
+        kept = self.stored_raw(raw)
+        if kept == raw or self.table.policy is None:
+            return Quarantined(name, raw, reason)
+        # records that are alike but for what is not stored are two all the same
+        return Quarantined(name, kept, reason, mark=self.table.policy.mark(f"{name}\n{raw}"))
 
     def _scrub(self, value: Any, path: Sequence[str]) -> Any:
         return _scrub(value, self._dropped, in_video=any(map(_names_video, path)))
@@ -474,7 +506,8 @@ def _offsets(lists: pa.ListArray) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), pa.int32())
 
 
-def _list_array(child: ChildTable, offsets: pa.Array, members: list[pa.Array]) -> pa.ListArray:
+def list_array(child: ChildTable, offsets: pa.Array, members: list[pa.Array]) -> pa.ListArray:
+    """Lists of a child's items: declared columns and `_extra`."""
     names = [*(c.name for c in child.columns), "_extra"]
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(members, names))
 

@@ -18,7 +18,7 @@ from sources._settings import SourceSettings
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 CONFIG = (REPOSITORY / ".dlt" / "config.toml").read_text(encoding="utf-8")
-COMMANDS = ["sync", "check", "status", "demo", "sandbox"]
+COMMANDS = ["sync", "check", "status", "dashboard", "query", "export", "forget", "quarantine", "demo", "sandbox"]
 
 
 @pytest.mark.parametrize("name", [f"{t.schema}.{name}" for t in ALL_TABLES for name, _ in every_table(t)])
@@ -48,7 +48,8 @@ def test_every_make_target_in_the_readme_exists() -> None:
 def test_the_values_shown_in_config_toml_are_the_defaults() -> None:
     """A default changed in code and not in the documented file would mislead whoever reads the file."""
     shown = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", CONFIG, flags=re.MULTILINE))
-    assert shown["deskhouse"] == {"warehouse_dir": "warehouse", "timezone": "UTC"}
+    defaults = {"warehouse_dir": "warehouse", "timezone": "UTC", "file_mode": "owner"}
+    assert {n: v for n, v in shown["deskhouse"].items() if n != "privacy"} == defaults
     for vendor in VENDORS:
         defaults = SourceSettings(vendor, "", "")
         expected = {

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sources import _known
 from sources._known import NONE, Known, Marks, words_of
+
+if TYPE_CHECKING:
+    import pytest
 
 UUIDS = [str(uuid.UUID(int=i * 7919**9 % 2**128)) for i in range(40)]
 TEXTS = [*UUIDS, "", "a", "ann@x.example", UUIDS[0].upper(), UUIDS[0].replace("-", ""), "é" * 18, "-" * 36, "x" * 512]

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import base64
+import html
 import io
+import json
 import logging
-from typing import Any
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sources._redact import Redactor, redact_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECRET = "phx_Canary/Ab+9==ü"
 
@@ -130,3 +138,162 @@ def test_an_address_is_shown_without_its_private_parts(url: str, shown: str) -> 
 @given(st.text())
 def test_no_text_breaks_the_address_redaction(url: str) -> None:
     assert not {"?", "#"} & set(redact_url(url))
+
+
+# ---- every spelling, of any secret, in any text
+
+
+def base64_of(text: str, *, web: bool = False) -> str:
+    return (base64.urlsafe_b64encode if web else base64.b64encode)(text.encode("utf-8", "surrogatepass")).decode()
+
+
+def bytewise(secret: str, form: str) -> str:
+    return "".join(form.format(byte) for byte in secret.encode("utf-8", "surrogatepass"))
+
+
+# long and unusual enough to be a secret, and text a server can send
+SECRETS = st.text(st.characters(exclude_categories=["Cs"]), min_size=8, max_size=40).filter(
+    lambda t: len(t.strip()) >= 8
+)
+KEYS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=8, max_size=40)
+WRITTEN = {
+    "raw": lambda s: s,
+    "quote": quote,
+    "quote all": lambda s: quote(s, safe=""),
+    "quote_plus": quote_plus,
+    "upper hex": lambda s: bytewise(s, "%{:02X}"),
+    "lower hex": lambda s: bytewise(s, "%{:02x}"),
+    "quoted twice": lambda s: quote(quote(s, safe=""), safe=""),
+    "quoted three times": lambda s: quote_plus(quote_plus(quote_plus(s))),
+    "JSON": lambda s: json.dumps(s)[1:-1],
+    "JSON, not ASCII": lambda s: json.dumps(s, ensure_ascii=False)[1:-1],
+    "JSON, slashes escaped": lambda s: json.dumps(s)[1:-1].replace("/", "\\/"),
+    "JSON in JSON": lambda s: json.dumps(json.dumps(s))[3:-3],
+    "repr": lambda s: repr(s)[1:-1],
+    "repr of bytes": lambda s: repr(s.encode())[2:-1],
+    "repr of repr": lambda s: repr(repr(s)[1:-1])[1:-1],
+    "HTML": html.escape,
+    "HTML numbers": lambda s: "".join(f"&#{ord(c)};" if not c.isalnum() else c for c in s),
+    "hexadecimal": lambda s: s.encode().hex(),
+    "Base64": base64_of,
+    "Base64 for URLs": lambda s: base64_of(s, web=True),
+    "Base64, no padding": lambda s: base64_of(s).rstrip("="),
+    "Basic": lambda s: f"Basic {base64_of(f'user:{s}')}",
+    "Basic, secret first": lambda s: base64_of(f"{s}:"),
+    "Base64 inside": lambda s: base64_of(f"ab{s}cd", web=True),
+}
+
+
+def pieces_left(text: str) -> list[str]:
+    return text.split("[redacted]")
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+@settings(deadline=None)
+@given(secret=SECRETS, before=st.text(), after=st.text())
+@example(secret="pass:word", before="", after="")
+@example(secret="a\\\\b\"'/c%25", before="\\", after="\\")
+@example(secret="++//??>>", before="A", after="=")
+def test_no_form_of_any_secret_survives_in_any_text(form: str, secret: str, before: str, after: str) -> None:
+    """A spelling the pattern does not know; or one it loses because of what stands beside."""
+    written = WRITTEN[form](secret.strip())
+    cleaned = Redactor([secret]).text(f"{before} {written} {after}")
+    assert not any(written in piece for piece in pieces_left(cleaned))
+    assert "[redacted]" in cleaned
+
+
+@given(secret=KEYS, user=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=12))
+def test_nothing_of_a_secret_can_be_decoded_from_what_is_left_of_base64(secret: str, user: str) -> None:
+    """A few characters left at the end, which still say the last letters."""
+    cleaned = Redactor([secret]).text(base64_of(f"{user}:{secret}") + " end")
+    (left, right) = pieces_left(cleaned)
+    assert right == " end"
+    whole = base64_of(f"{user}:{secret}")
+    assert len(left) * 6 <= (len(user) + 1) * 8
+    assert whole.startswith(left)
+
+
+@given(KEYS, st.sampled_from([str.upper, str.lower, str.swapcase]), st.sampled_from(["raw", "quote", "JSON", "HTML"]))
+def test_letter_case_hides_nothing(secret: str, change: Callable[[str], str], form: str) -> None:
+    written = change(WRITTEN[form](secret))
+    assert not any(written in piece for piece in pieces_left(Redactor([secret]).text(f"<{written}>")))
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(secret=SECRETS, value=JSON_VALUES, wrap=st.sampled_from(["value", "name", "part", "alone"]))
+def test_json_stays_json_without_the_secret(secret: str, value: Any, wrap: str) -> None:
+    """A quarantined record that is no JSON any more once a secret was cut out of it wedges every later load."""
+    shapes = {
+        "value": {"a": secret, "b": value},
+        "name": {secret: value},
+        "part": [f"x {secret} y", value],
+        "alone": secret,
+    }
+    text = json.dumps(shapes[wrap], ensure_ascii=False)
+    found = Redactor([secret]).json(text)
+    json.loads(found)
+    assert not any(json.dumps(secret.strip(), ensure_ascii=False)[1:-1] in piece for piece in pieces_left(found))
+    assert Redactor(["another-secret"]).json(text) == text
+
+
+@pytest.mark.parametrize("secret", ["12345678", "null", "true", "-0.5e10", '":{"'])
+def test_a_secret_that_looks_like_json_does_not_break_a_record(secret: str) -> None:
+    raw = '{"id":12345678,"b":[null,true,-5000000000.0],"c":{"d":"12345678 null true"}}'
+    json.loads(Redactor([secret]).json(raw))
+    assert "12345678" not in Redactor(["12345678"]).json(raw)
+
+
+def test_no_text_takes_long() -> None:
+    """A pattern that goes back and forth over a long text: a minute for one log line."""
+    redactor = Redactor(["\\\\\\\\//\\&&%%%25%25aaaaaaaaaaaaaaaa"])
+    for text in ("\\" * 9_000, "%25" * 9_000, "a" * 30_000, "%" + "25" * 9_000, "Bearer" + " " * 9_000, "&#0" * 9_000):
+        # the limit of the whole test run is the only clock
+        assert redactor.text(text) == text
+
+
+# ---- a whole process
+
+
+GUARDED = """
+import logging, sys, threading, warnings
+from sources._redact import Redactor, guard_process
+secret = sys.stdin.read()
+before = logging.getLogger("made.before")
+guard_process(Redactor([secret]))
+logging.basicConfig(level=logging.DEBUG)
+for name in ("made.before", "httpx", "httpcore.http11", "dlt", "asyncio", "some.library"):
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+        logging.getLogger(name).log(level, "GET https://x/?key=%s headers=%r", secret, [(b"X-Api-Key", secret.encode())])
+try:
+    raise ValueError(secret)
+except ValueError as error:
+    logging.getLogger("some.library").exception("failed")
+    logging.getLogger("some.library").error("failed", exc_info=error, stack_info=True)
+warnings.warn(secret)
+print(secret, {"key": secret}, file=sys.stdout)
+sys.stderr.writelines([secret[:5], secret[5:], "\\n"])
+thread = threading.Thread(target=lambda: (_ for _ in ()).throw(RuntimeError(secret)))
+thread.start()
+thread.join()
+class Broken:
+    def __del__(self):
+        raise RuntimeError(secret)
+Broken()
+raise RuntimeError("the end: " + secret)
+"""
+
+
+def test_a_guarded_process_says_no_secret_whoever_speaks() -> None:
+    """Another library's log, a warning, a thread's traceback, the last traceback of all: none goes through our loggers."""
+    done = subprocess.run([sys.executable, "-c", GUARDED], input=SECRET, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert "Canary" not in said
+    assert said.count("GET https://x/?key=[redacted]") == 30
+    for heard in ("the end: [redacted]", "RuntimeError: [redacted]", "Exception ignored", "UserWarning: [redacted]"):
+        assert heard in said

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import os
+import signal
+import sys
+import time
 import zlib
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 import duckdb
 import pytest
-from truth import ROOTS
+import typer
+from truth import ROOTS, query
 
+from pipelines.cli import app
 from sandbox.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
+    import click
     from conftest import Desk, Finished
 
     from sandbox.server import SandboxServer
@@ -191,3 +199,104 @@ def test_the_key_travels_in_a_header_of_its_own_vendor_only(planted: Desk, world
     planted.sync()
     assert {vendor for vendor, _ in seen} == {table.schema for table in ROOTS}
     assert [entry for _, entry in seen if found_in(entry, list(PLANTED.values()))] == []
+
+
+def test_a_token_inside_a_record_reaches_neither_quarantine_nor_drift_nor_what_they_print(
+    planted: Desk, world: World
+) -> None:
+    """A vendor that repeats the request in its records; what is kept aside is kept as it came, and shown on a screen."""
+    token, encoded = PLANTED["screendesk"], quote(PLANTED["screendesk"], safe="")
+    recordings = world.screendesk.recordings
+    recordings.insert(uuid=None, title=f"GET /?key={encoded}", token=token, **{token: [token, {"deep": token}]})
+    recordings.update(recordings.keys()[0], {token: "a new field"})
+    outputs = [
+        planted.run("sync", "--log-level", "debug"),
+        planted.run("quarantine", "retry", "--log-level", "debug"),
+        planted.run("quarantine", "list", "--raw"),
+        planted.run("quarantine", "list", "--raw", "--json"),
+    ]
+    assert [output.code for output in outputs] == [0] * 4, outputs
+    assert [place for output in outputs for place in found_in(output.output.encode(), [token])] == []
+    ((raw,),) = query(planted.published, "SELECT raw::VARCHAR FROM ops.quarantine")
+    assert json.loads(raw)["token"] == "[redacted]"
+    for table in ("quarantine", "drift", "runs", "receipts"):
+        rows = query(planted.published, f"SELECT row_text::VARCHAR FROM ops.{table} AS row_text")
+        assert [row for row in rows if found_in(str(row[0]).encode(), [token])] == []
+
+
+def test_a_run_that_dies_leaves_no_token_in_dlts_folder(planted: Desk, world: World) -> None:
+    """A trace, a state or a schema that only a run that ends well clears away."""
+    world.faults.add(Fault("slow", vendor="posthog", times=None, delay=30))
+    running = planted.start("sync", "--log-level", "debug")
+    deadline = time.monotonic() + 60
+    while not list(planted.warehouse.glob("work/dlt/*/state.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.kill(signal.SIGKILL)
+    finished = running.wait()
+    assert list(planted.warehouse.glob("work/dlt/*/**/*"))
+    assert leaks(planted, [finished], list(PLANTED.values())) == []
+
+
+# ---- command lines, and the file that holds tokens
+
+
+def options_of(command: click.Command) -> Iterator[tuple[str, click.Parameter]]:
+    for parameter in command.params:
+        yield f"{command.name} {parameter.name}", parameter
+    for inner in getattr(command, "commands", {}).values():
+        yield from options_of(inner)
+
+
+def test_no_option_or_argument_takes_a_token() -> None:
+    """A command line is in the shell's history, and every user of the machine can read it while it runs."""
+    offered = dict(options_of(typer.main.get_command(app)))
+    assert len(offered) > 20
+    secretive = [
+        name
+        for name, parameter in offered.items()
+        if any(word in name.lower() for word in ("token", "key", "secret", "password", "credential", "auth"))
+        and not getattr(parameter, "is_flag", False)
+    ]
+    assert secretive == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_no_process_shows_a_token_on_its_command_line(planted: Desk) -> None:
+    """A child process started with the token as an argument."""
+    # nobody reads what it prints until it has ended, so not too much of that
+    running = planted.start("sync")
+    seen = set()
+    while running.running:
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.getpgid(int(process.name)) == running.process.pid:
+                    seen.add((process / "cmdline").read_bytes())
+        time.sleep(0.01)
+    assert running.wait().code == 0
+    assert any(b"sync" in line for line in seen)
+    assert [line for line in seen if found_in(line, list(PLANTED.values()))] == []
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o644, 0o640, 0o604])
+def test_a_secrets_file_that_others_may_read_draws_one_warning(mode: int, sandboxed: Desk) -> None:
+    """Tokens that every user of the machine can read, unnoticed; or a warning with no way to end it, or a run that stops."""
+    files = [folder / ".dlt" / "secrets.toml" for folder in (sandboxed.cwd, sandboxed.home)]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("")
+        file.chmod(mode)
+    for command in (["sync"], ["check"], ["sync", "--json"], ["quarantine", "retry"]):
+        finished = sandboxed.run(*command)
+        assert finished.code == 0, finished.output
+        warnings = [line for line in finished.stderr.splitlines() if "warning" in line]
+        if mode & 0o077:
+            assert len(warnings) == 1
+            assert warnings[0].endswith(f"chmod 600 {files[0]} {files[1]}")
+        else:
+            assert warnings == []
+        if "--json" in command:
+            json.loads(finished.stdout)
+    for file in files:
+        assert file.stat().st_mode & 0o777 == mode
+        file.unlink()
+        file.parent.rmdir()

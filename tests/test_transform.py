@@ -253,7 +253,7 @@ def test_a_model_that_loses_a_session_does_not_reconcile(connection: duckdb.Duck
     folder = tmp_path / "models"
     shutil.copytree(MODELS_DIR, folder)
     path = folder / "support_sessions.sql"
-    path.write_text(path.read_text("utf-8").replace("LEFT JOIN guests", "INNER JOIN guests"), encoding="utf-8")
+    path.write_text(path.read_text("utf-8").replace("LEFT JOIN call_participants", "INNER JOIN call_participants"), encoding="utf-8")
     failed = failure(connection, folder)
     assert (failed.model, failed.check) == ("support_sessions", "live rows are the vendors' live rows")
     assert "vendor=screendesk, raw_rows=1, sessions=0" in str(failed)

@@ -7,8 +7,10 @@ declared columns are used. Instants are compared as microseconds since 1970, JSO
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -53,6 +55,10 @@ LIVE_ACCESS: Final = {
     "preview_url",
     "client_preview_url",
 }
+ADDRESSES: Final = {"ip", "ip_address"}
+"""Members that hold an IP address; the profile `standard` stores their network."""
+LOGS: Final = {"console_logs"}
+"""Members the profile `standard` does not store."""
 SHOWN: Final = 4
 """Differences told of each table."""
 
@@ -69,7 +75,10 @@ class Difference(AssertionError):
 
 
 def expected_rows(table: Table, records: Iterable[Record]) -> tuple[dict[str, Rows], int]:
-    """Rows by qualified table name, the root's and its children's, and how many records are no row."""
+    """Rows by qualified table name, the root's and its children's, and how many records are no row.
+
+    As the privacy profile `standard` stores them, which is the default.
+    """
     rows: dict[str, Rows] = {f"{table.schema}.{name}": {} for name in (table.name, *(c.name for c in table.children))}
     unkeyed = 0
     for record in records:
@@ -82,8 +91,10 @@ def expected_rows(table: Table, records: Iterable[Record]) -> tuple[dict[str, Ro
         for child in table.children:
             items = _items(table, child, lists.get(child.path), extra)
             for index, item in enumerate(items):
-                rows[f"{table.schema}.{child.name}"][key, index] = _child_row(table, child, key, index, item)
+                row = _child_row(table, child, key, index, item)
+                rows[f"{table.schema}.{child.name}"][key, index] = _standard(table, row)
         values["_extra"] = canonical(extra) if extra else None
+        values = _standard(table, values)
         rows[f"{table.schema}.{table.name}"][key,] = values
     return rows, unkeyed
 
@@ -91,6 +102,60 @@ def expected_rows(table: Table, records: Iterable[Record]) -> tuple[dict[str, Ro
 def canonical(value: Any) -> str:
     """JSON text that is the same for the same value."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _standard(table: Table, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the privacy profile `standard` leaves it: networks instead of IP addresses, and no console logs."""
+    stored = {}
+    for column, value in row.items():
+        member = column.rpartition("__")[2]
+        if column == "_extra" and value is not None:
+            kept = _standard_json(table, json.loads(value))
+            stored[column] = canonical(kept) if kept else None
+        elif member in LOGS:
+            stored[column] = None
+        else:
+            stored[column] = network(value) if member in ADDRESSES and value is not None else value
+    return stored
+
+
+def _standard_json(table: Table, value: Any, *, in_address: bool = False) -> Any:
+    if isinstance(value, dict):
+        kept = {}
+        for name, inner in value.items():
+            if _is_named(table, name, LOGS):
+                continue
+            address = in_address or _is_named(table, name, ADDRESSES)
+            # an address as a number has no network to be seen
+            if not address or isinstance(inner, bool) or not isinstance(inner, int | float):
+                kept[network(name)] = _standard_json(table, inner, in_address=address)
+        return kept
+    if isinstance(value, list):
+        bare = isinstance(value, list) and in_address
+        items = [v for v in value if not bare or isinstance(v, bool) or not isinstance(v, int | float)]
+        return [_standard_json(table, item, in_address=in_address) for item in items]
+    return network(value) if isinstance(value, str) else value
+
+
+def _is_named(table: Table, path: str, names: set[str]) -> bool:
+    """Whether the last part of a path is one of these, as the table declares it; long names may be longer still."""
+    member = re.sub(r"[\W_]", "", path.rpartition(".")[2]).lower()
+    declared = {c.name.rpartition("__")[2] for t in (table, *table.children) for c in t.columns} & names
+    folded = {name.replace("_", "") for name in declared}
+    return any(member == name or (len(name) >= 8 and member.endswith(name)) for name in folded)
+
+
+def network(text: str) -> str:
+    """A text with the networks of the IP addresses in it: /24, or /48 for IPv6."""
+
+    def shortened(found: re.Match[str]) -> str:
+        try:
+            return str(ip_network(f"{found[0]}/48", strict=False).network_address)
+        except ValueError:
+            return found[0]
+
+    text = re.sub(r"(?<![\w:.])[0-9a-fA-F]*:[0-9a-fA-F:]+(?![\w:])", shortened, text)
+    return re.sub(r"(?<![0-9.])([0-9]{1,3}(?:\.[0-9]{1,3}){2})\.[0-9]{1,3}(?![0-9]|\.[0-9])", r"\1.0", text)
 
 
 def _one_video_shape(record: Record) -> Record:

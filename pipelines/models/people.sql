@@ -1,17 +1,32 @@
 -- one row per person: an e-mail address, whatever its case, met in any of the three tools
 WITH met AS (
-    SELECT agent_email AS email, agent_name AS name, 'agent' AS role, session_key, vendor, started_at, local_day
+    SELECT agent_email AS email, 'agent' AS role, rowid AS session, vendor, started_at, local_day
     FROM analytics.support_sessions
     WHERE agent_email IS NOT NULL
     UNION ALL
-    SELECT customer_email, NULL, 'customer', session_key, vendor, started_at, local_day
+    SELECT customer_email, 'customer', rowid, vendor, started_at, local_day
     FROM analytics.support_sessions
     WHERE customer_email IS NOT NULL
     UNION ALL
-    SELECT participants.email, NULL, participants.role, session_key, sessions.vendor, sessions.started_at, sessions.local_day
+    SELECT participants.email, participants.role, sessions.rowid, sessions.vendor, sessions.started_at, sessions.local_day
     FROM analytics.session_participants AS participants
     INNER JOIN analytics.support_sessions AS sessions USING (session_key)
     WHERE participants.email IS NOT NULL
+),
+met_once AS (
+    -- whoever has two roles in a session is met in it once
+    SELECT
+        email,
+        any_value(vendor) AS vendor,
+        any_value(started_at) AS started_at,
+        any_value(local_day) AS local_day,
+        bool_or(role IN ('agent', 'operator')) AS is_agent,
+        bool_or(role = 'customer') AS is_customer,
+        bool_or(role = 'operator') AS is_operator,
+        bool_or(role = 'participant') AS is_participant,
+        bool_or(role = 'agent' AND vendor = 'screendesk') AS is_recording_owner
+    FROM met
+    GROUP BY email, session
 ),
 accounts AS (
     SELECT
@@ -28,31 +43,38 @@ owners AS (
     SELECT DISTINCT lower(trim(agent__owner)) AS email FROM getscreen.connections WHERE contains(agent__owner, '@')
 ),
 named AS (
-    SELECT email, name FROM met WHERE name IS NOT NULL
+    SELECT agent_email AS email, agent_name AS name
+    FROM analytics.support_sessions
+    WHERE agent_email IS NOT NULL AND agent_name IS NOT NULL
     UNION
     SELECT nullif(lower(trim(email)), ''), nullif(trim(name), '') FROM screendesk.users
 ),
 names AS (
     SELECT email, nullif(array_to_string(list_sort(list_distinct(list(name))), '; '), '') AS names FROM named GROUP BY email
 ),
+latest_names AS (
+    SELECT agent_email AS email, arg_max(agent_name, started_at) AS name
+    FROM analytics.support_sessions
+    WHERE agent_email IS NOT NULL
+    GROUP BY agent_email
+),
 sessions AS (
     SELECT
         email,
-        arg_max(name, started_at) AS latest_name,
-        bool_or(role IN ('agent', 'operator')) AS is_agent,
-        bool_or(role = 'customer') AS is_customer,
-        bool_or(role = 'operator') AS is_operator,
-        bool_or(role = 'participant') AS is_participant,
-        bool_or(role = 'agent' AND vendor = 'screendesk') AS is_recording_owner,
+        bool_or(is_agent) AS is_agent,
+        bool_or(is_customer) AS is_customer,
+        bool_or(is_operator) AS is_operator,
+        bool_or(is_participant) AS is_participant,
+        bool_or(is_recording_owner) AS is_recording_owner,
         min(started_at) AS first_started_at,
         max(started_at) AS last_started_at,
-        count(DISTINCT session_key) AS sessions,
-        count(DISTINCT session_key) FILTER (WHERE vendor = 'screendesk') AS sessions_screendesk,
-        count(DISTINCT session_key) FILTER (WHERE vendor = 'getscreen') AS sessions_getscreen,
-        count(DISTINCT session_key) FILTER (WHERE vendor = 'posthog') AS sessions_posthog,
-        count(DISTINCT session_key) FILTER (WHERE role = 'customer') AS customer_sessions,
-        count(DISTINCT local_day) FILTER (WHERE role = 'customer') AS customer_days
-    FROM met
+        count(*) AS sessions,
+        count(*) FILTER (WHERE vendor = 'screendesk') AS sessions_screendesk,
+        count(*) FILTER (WHERE vendor = 'getscreen') AS sessions_getscreen,
+        count(*) FILTER (WHERE vendor = 'posthog') AS sessions_posthog,
+        count(*) FILTER (WHERE is_customer) AS customer_sessions,
+        count(DISTINCT local_day) FILTER (WHERE is_customer) AS customer_days
+    FROM met_once
     GROUP BY email
 ),
 emails AS (
@@ -64,7 +86,7 @@ emails AS (
 )
 SELECT
     email,
-    coalesce(accounts.name, sessions.latest_name) AS name,
+    coalesce(accounts.name, latest_names.name) AS name,
     names.names,
     concat_ws(
         '; ',
@@ -93,3 +115,4 @@ LEFT JOIN sessions USING (email)
 LEFT JOIN accounts USING (email)
 LEFT JOIN owners USING (email)
 LEFT JOIN names USING (email)
+LEFT JOIN latest_names USING (email)

@@ -1,22 +1,38 @@
 -- one row per support session: Screendesk recording or live call, Getscreen.me connection, or PostHog meeting
-WITH guests AS (
+WITH call_participants AS (
     SELECT
         recording_uuid,
-        arg_min(device, _dlt_list_idx) AS device,
-        arg_min(os, _dlt_list_idx) AS os
-    FROM screendesk.recordings__room_insights__participants_insights
-    WHERE role = 'guest'
-    GROUP BY recording_uuid
-),
-call_participants AS (
-    SELECT recording_uuid, count(*) AS listed
+        count(*) AS listed,
+        arg_min(device, _dlt_list_idx) FILTER (WHERE role = 'guest') AS guest_device,
+        arg_min(os, _dlt_list_idx) FILTER (WHERE role = 'guest') AS guest_os
     FROM screendesk.recordings__room_insights__participants_insights
     GROUP BY recording_uuid
 ),
-typed_recordings AS (
+cleaned_recordings AS (
+    -- texts are cleaned before any join: the same value many times over is then cleaned once
     SELECT
-        *,
-        coalesce(lower(metadata__recording_type) = 'live', FALSE) OR room_insights__started_at IS NOT NULL AS is_call
+        uuid,
+        nullif(trim(title), '') AS title,
+        coalesce(lower(metadata__recording_type) = 'live', FALSE) OR room_insights__started_at IS NOT NULL AS is_call,
+        room_insights__started_at,
+        room_insights__ended_at,
+        room_insights__duration,
+        room_insights__total_unique_participants,
+        nullif(lower(trim(user__email)), '') AS agent_email,
+        nullif(lower(trim(customer__email)), '') AS customer_email,
+        nullif(lower(trim(metadata__helpdesk_info__platform)), '') AS ticket_platform,
+        nullif(trim(metadata__helpdesk_info__ticket_id), '') AS helpdesk_ticket,
+        nullif(trim(metadata__helpdesk_info__conversation_id), '') AS helpdesk_conversation,
+        nullif(trim(metadata__helpdesk_info__issue_id), '') AS helpdesk_issue,
+        metadata__duration,
+        metadata__impressions_count,
+        nullif(metadata__url, '') AS url,
+        metadata__created_at,
+        metadata__updated_at,
+        _deleted_at,
+        nullif(trim(metadata__recording_source), '') AS origin,
+        nullif(trim(technical_details__vendor), '') AS browser,
+        nullif(trim(user__name), '') AS agent_name
     FROM screendesk.recordings
 ),
 recordings AS (
@@ -34,37 +50,32 @@ recordings AS (
         room_insights__started_at IS NOT NULL
         AND room_insights__ended_at IS NULL
         AND coalesce(room_insights__duration, 0) = 0 AS is_open,
-        user__email AS agent_email,
-        customer__email AS customer_email,
-        metadata__helpdesk_info__platform AS ticket_platform,
+        agent_email,
+        customer_email,
+        ticket_platform,
         CASE
-            WHEN nullif(trim(metadata__helpdesk_info__ticket_id), '') IS NOT NULL THEN 'ticket'
-            WHEN nullif(trim(metadata__helpdesk_info__conversation_id), '') IS NOT NULL THEN 'conversation'
-            WHEN nullif(trim(metadata__helpdesk_info__issue_id), '') IS NOT NULL THEN 'issue'
+            WHEN helpdesk_ticket IS NOT NULL THEN 'ticket'
+            WHEN helpdesk_conversation IS NOT NULL THEN 'conversation'
+            WHEN helpdesk_issue IS NOT NULL THEN 'issue'
         END AS ticket_kind,
-        coalesce(
-            nullif(trim(metadata__helpdesk_info__ticket_id), ''),
-            nullif(trim(metadata__helpdesk_info__conversation_id), ''),
-            nullif(trim(metadata__helpdesk_info__issue_id), '')
-        ) AS ticket_id,
-        guests.device AS device_name,
-        guests.os AS device_os,
+        coalesce(helpdesk_ticket, helpdesk_conversation, helpdesk_issue) AS ticket_id,
+        nullif(trim(guest_device), '') AS device_name,
+        nullif(trim(guest_os), '') AS device_os,
         NULL AS country,
         CASE WHEN is_call THEN coalesce(room_insights__total_unique_participants, listed, 0) END AS participant_count,
         metadata__impressions_count AS view_count,
         coalesce(metadata__duration > 0, FALSE) AS has_video,
         FALSE AS has_transcript,
-        metadata__url AS url,
+        url,
         metadata__created_at AS created_at,
         metadata__updated_at AS updated_at,
         _deleted_at AS deleted_at,
-        metadata__recording_source AS origin,
-        technical_details__vendor AS browser,
+        origin,
+        browser,
         CAST(NULL AS BIGINT) AS device_id,
-        user__name AS agent_name
-    FROM typed_recordings
-    LEFT JOIN guests ON guests.recording_uuid = uuid
-    LEFT JOIN call_participants ON call_participants.recording_uuid = uuid
+        agent_name
+    FROM cleaned_recordings
+    LEFT JOIN call_participants ON recording_uuid = uuid
 ),
 operators AS (
     SELECT
@@ -84,19 +95,19 @@ connections AS (
         stop AS reported_end,
         CAST(NULL AS BIGINT) AS reported_seconds,
         stop IS NULL AS is_open,
-        first_email AS agent_email,
+        nullif(lower(trim(first_email)), '') AS agent_email,
         NULL AS customer_email,
         NULL AS ticket_platform,
         NULL AS ticket_kind,
         NULL AS ticket_id,
-        agent__name AS device_name,
-        agent__os AS device_os,
-        agent__geo__country AS country,
+        nullif(trim(agent__name), '') AS device_name,
+        nullif(trim(agent__os), '') AS device_os,
+        nullif(trim(agent__geo__country), '') AS country,
         coalesce(listed, 0) AS participant_count,
         CAST(NULL AS BIGINT) AS view_count,
         coalesce(video__url, '') <> '' AS has_video,
         FALSE AS has_transcript,
-        video__url AS url,
+        nullif(video__url, '') AS url,
         start AS created_at,
         CAST(NULL AS TIMESTAMPTZ) AS updated_at,
         _deleted_at AS deleted_at,
@@ -120,7 +131,7 @@ meetings AS (
         'posthog:' || id AS session_key,
         'posthog' AS vendor,
         'meeting' AS kind,
-        meeting_title AS title,
+        nullif(trim(meeting_title), '') AS title,
         started_at,
         CASE WHEN duration_seconds > 0 THEN NULL ELSE completed_at END AS reported_end,
         nullif(duration_seconds, 0) AS reported_seconds,
@@ -137,11 +148,11 @@ meetings AS (
         CAST(NULL AS BIGINT) AS view_count,
         coalesce(video_url, '') <> '' AS has_video,
         transcripts.desktop_recording_id IS NOT NULL OR coalesce(transcript_text, '') <> '' AS has_transcript,
-        video_url AS url,
+        nullif(video_url, '') AS url,
         created_at,
         updated_at,
         _deleted_at AS deleted_at,
-        platform AS origin,
+        nullif(trim(platform), '') AS origin,
         NULL AS browser,
         CAST(NULL AS BIGINT) AS device_id,
         NULL AS agent_name
@@ -184,7 +195,7 @@ SELECT
     session_key,
     vendor,
     kind,
-    nullif(trim(title), '') AS title,
+    title,
     started_at,
     CASE
         WHEN is_open THEN NULL
@@ -194,28 +205,28 @@ SELECT
     END AS ended_at,
     CASE WHEN seconds >= 0 THEN seconds END AS duration_seconds,
     is_open,
-    nullif(lower(trim(agent_email)), '') AS agent_email,
-    nullif(lower(trim(customer_email)), '') AS customer_email,
-    coalesce(nullif(lower(trim(ticket_platform)), ''), CASE WHEN ticket_id IS NOT NULL THEN 'unknown' END) AS ticket_platform,
+    agent_email,
+    customer_email,
+    coalesce(ticket_platform, CASE WHEN ticket_id IS NOT NULL THEN 'unknown' END) AS ticket_platform,
     ticket_id,
-    nullif(trim(device_name), '') AS device_name,
-    nullif(trim(device_os), '') AS device_os,
-    nullif(trim(country), '') AS country,
+    device_name,
+    device_os,
+    country,
     CASE WHEN participant_count >= 0 THEN participant_count END AS participant_count,
     CASE WHEN view_count >= 0 THEN view_count END AS view_count,
     has_video,
     has_transcript,
-    nullif(url, '') AS url,
+    url,
     created_at,
     updated_at,
     deleted_at,
     CAST(timezone(getvariable('deskhouse_timezone'), started_at) AS DATE) AS local_day,
     duration_flag,
     coalesce(view_count = 0 AND NOT is_open AND deleted_at IS NULL, FALSE) AS never_viewed,
-    nullif(trim(origin), '') AS origin,
+    origin,
     ticket_kind,
-    coalesce(nullif(lower(trim(ticket_platform)), ''), 'unknown') || ':' || ticket_kind || ':' || ticket_id AS ticket_key,
-    nullif(trim(browser), '') AS browser,
+    coalesce(ticket_platform, 'unknown') || ':' || ticket_kind || ':' || ticket_id AS ticket_key,
+    browser,
     device_id,
-    nullif(trim(agent_name), '') AS agent_name
+    agent_name
 FROM flagged

@@ -1,28 +1,12 @@
 -- one row per helpdesk ticket, conversation or issue that a session belongs to
-WITH sessions AS (
-    SELECT
-        session_key,
-        kind,
-        started_at,
-        duration_seconds,
-        duration_flag,
-        is_open,
-        agent_email,
-        customer_email,
-        ticket_key,
-        ticket_platform,
-        ticket_kind,
-        ticket_id,
-        deleted_at
-    FROM analytics.support_sessions
-    WHERE ticket_key IS NOT NULL
-),
-totals AS (
+WITH totals AS (
     SELECT
         ticket_key,
         any_value(ticket_platform) AS ticket_platform,
         any_value(ticket_kind) AS ticket_kind,
         any_value(ticket_id) AS ticket_id,
+        any_value(agent_email) AS one_agent,
+        count(customer_email) > 0 AS has_customer,
         count(*) AS sessions,
         count(*) FILTER (WHERE kind = 'recording') AS recordings,
         count(*) FILTER (WHERE kind = 'live_call') AS live_calls,
@@ -33,14 +17,45 @@ totals AS (
         coalesce(sum(duration_seconds) FILTER (WHERE duration_flag = 'ok'), 0) / 60.0 AS total_minutes,
         coalesce(sum(duration_seconds) FILTER (WHERE duration_flag = 'ok' AND kind = 'live_call'), 0) / 60.0
             AS live_call_minutes,
-        len(list_distinct(list(agent_email))) AS agent_count,
-        nullif(array_to_string(list_sort(list_distinct(list(agent_email))), '; '), '') AS agents,
-        len(list_distinct(list(customer_email))) AS customer_count,
         count(*) FILTER (WHERE is_open) AS open_sessions,
         count(*) FILTER (WHERE duration_flag NOT IN ('ok', 'zero', 'open')) AS flagged_sessions,
         count(*) FILTER (WHERE deleted_at IS NOT NULL) AS deleted_sessions
-    FROM sessions
+    FROM analytics.support_sessions
+    WHERE ticket_key IS NOT NULL
     GROUP BY ticket_key
+),
+agents AS (
+    SELECT agent_email, CAST(row_number() OVER () AS INTEGER) AS agent
+    FROM (SELECT DISTINCT agent_email FROM analytics.support_sessions WHERE agent_email IS NOT NULL) AS met
+),
+-- lists stay in memory until all are done, so only the few tickets of several agents get one
+shared AS (
+    SELECT sessions.ticket_key
+    FROM analytics.support_sessions AS sessions
+    INNER JOIN agents USING (agent_email)
+    WHERE sessions.ticket_key IS NOT NULL
+    GROUP BY sessions.ticket_key
+    HAVING min(agents.agent) <> max(agents.agent)
+),
+teams AS (
+    SELECT ticket_key, count(*) AS agent_count, array_to_string(list_sort(list(agent_email)), '; ') AS agents
+    FROM (
+        SELECT DISTINCT sessions.ticket_key, sessions.agent_email
+        FROM analytics.support_sessions AS sessions
+        INNER JOIN shared USING (ticket_key)
+        WHERE sessions.agent_email IS NOT NULL
+    ) AS met
+    GROUP BY ticket_key
+),
+customers AS (
+    SELECT ticket_key, count(*) AS customer_count
+    FROM (
+        SELECT DISTINCT ticket_key, customer_email
+        FROM analytics.support_sessions
+        WHERE ticket_key IS NOT NULL AND customer_email IS NOT NULL
+    ) AS met
+    GROUP BY ticket_key
+    HAVING count(*) > 1
 ),
 participants AS (
     SELECT
@@ -49,42 +64,32 @@ participants AS (
         count(DISTINCT coalesce(participants.email, lower(participants.name), session_key || participants.position))
             AS participant_count
     FROM analytics.session_participants AS participants
-    INNER JOIN sessions USING (session_key)
+    INNER JOIN analytics.support_sessions AS sessions USING (session_key)
+    WHERE sessions.ticket_key IS NOT NULL
     GROUP BY sessions.ticket_key
 ),
-agents_work AS (
-    -- two tickets at one instant: either would do, but always the same one
-    SELECT agent_email, started_at, min(ticket_key) AS ticket_key, FALSE AS is_remote, CAST(NULL AS BIGINT) AS seconds
-    FROM sessions
-    WHERE agent_email IS NOT NULL AND started_at IS NOT NULL
-    GROUP BY agent_email, started_at
-    UNION ALL
-    SELECT agent_email, started_at, NULL, TRUE, CASE WHEN duration_flag = 'ok' THEN duration_seconds END
+remote_work AS (
+    SELECT agent_email, started_at, CASE WHEN duration_flag = 'ok' THEN duration_seconds END AS seconds
     FROM analytics.support_sessions
     WHERE kind = 'remote_session' AND agent_email IS NOT NULL AND started_at IS NOT NULL
 ),
-before_each AS (
-    SELECT
-        is_remote,
-        started_at,
-        seconds,
-        last_value(ticket_key IGNORE NULLS) OVER so_far AS ticket_key,
-        max(CASE WHEN NOT is_remote THEN started_at END) OVER so_far AS ticket_at
-    FROM agents_work
-    WINDOW so_far AS (
-        PARTITION BY agent_email
-        ORDER BY started_at, is_remote
-        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-    )
+ticket_work AS (
+    -- two tickets at one instant: either would do, but always the same one
+    SELECT agent_email, started_at, min(ticket_key) AS ticket_key
+    FROM analytics.support_sessions
+    WHERE ticket_key IS NOT NULL AND started_at IS NOT NULL AND agent_email IN (SELECT agent_email FROM remote_work)
+    GROUP BY agent_email, started_at
 ),
 likely AS (
     SELECT
-        ticket_key,
+        ticket_work.ticket_key,
         count(*) AS likely_remote_sessions,
-        coalesce(sum(seconds), 0) / 60.0 AS likely_remote_minutes
-    FROM before_each
-    WHERE is_remote AND ticket_key IS NOT NULL AND started_at <= ticket_at + INTERVAL 2 HOUR
-    GROUP BY ticket_key
+        coalesce(sum(remote_work.seconds), 0) / 60.0 AS likely_remote_minutes
+    FROM remote_work
+    ASOF INNER JOIN ticket_work
+        ON ticket_work.agent_email = remote_work.agent_email AND ticket_work.started_at <= remote_work.started_at
+    WHERE remote_work.started_at <= ticket_work.started_at + INTERVAL 2 HOUR
+    GROUP BY ticket_work.ticket_key
 )
 SELECT
     ticket_key,
@@ -100,9 +105,9 @@ SELECT
     totals.last_session_at,
     totals.total_minutes,
     totals.live_call_minutes,
-    totals.agent_count,
-    totals.agents,
-    totals.customer_count,
+    coalesce(teams.agent_count, CASE WHEN totals.one_agent IS NULL THEN 0 ELSE 1 END) AS agent_count,
+    coalesce(teams.agents, totals.one_agent) AS agents,
+    coalesce(customers.customer_count, CASE WHEN totals.has_customer THEN 1 ELSE 0 END) AS customer_count,
     coalesce(participants.participant_count, 0) AS participant_count,
     totals.open_sessions,
     totals.flagged_sessions,
@@ -110,5 +115,7 @@ SELECT
     coalesce(likely.likely_remote_sessions, 0) AS likely_remote_sessions,
     coalesce(likely.likely_remote_minutes, 0) AS likely_remote_minutes
 FROM totals
+LEFT JOIN teams USING (ticket_key)
+LEFT JOIN customers USING (ticket_key)
 LEFT JOIN participants USING (ticket_key)
 LEFT JOIN likely USING (ticket_key)

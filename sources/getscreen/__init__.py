@@ -21,21 +21,18 @@ access to a device are dropped wherever they appear, and video addresses lose th
 Key: profile -> Integration -> HTTP API, in the header `X-Api-Key`. Docs: https://docs.getscreen.me/en/http-api/
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
-import dlt
 import httpx
-from dlt.extract import DltResource
 
 from sources._columns import ColumnReader
 from sources._http import ApiClient, Credential, RecordMissing, RetryPolicy, Traffic
 from sources._pages import Walk, by_total
 from sources._plan import Answer, DatePlan, History, ListPlan, Presence, Span
 from sources._reading import Reading
-from sources._resource import whole_tables
 from sources._settings import SourceSettings
 from sources._tables import Key
 from sources.getscreen.tables import CONNECTIONS, TABLES
@@ -165,20 +162,10 @@ async def probe(client: ApiClient, settings: SourceSettings) -> str:  # noqa: AR
     return f"sees {total:,} connections" if isinstance(total, int) else "sees connections"
 
 
-@dlt.source(name=VENDOR, max_table_nesting=0)
-def getscreen(
-    api_key: str = dlt.secrets.value,
-    base_url: str = BASE_URL,
-    max_concurrency: int = 1,
-    requests_per_second: float = 1.0,
-) -> Iterator[DltResource]:
-    """Getscreen.me as a plain dlt source, for pipelines of your own: reads and merges every row each time.
+def __getattr__(name: str) -> Any:
+    # importing dlt takes a third of a second, and a run that loads nothing does without it
+    if name == VENDOR:
+        from sources.getscreen.source import getscreen  # noqa: PLC0415
 
-    Args:
-        api_key: API key.
-        base_url: where the API is.
-        max_concurrency: requests in flight at most.
-        requests_per_second: requests started per second at most; 0 for no limit.
-    """
-    settings = SourceSettings(VENDOR, api_key, base_url, max_concurrency, requests_per_second)
-    yield from whole_tables(open_reading(settings, {}, full=True))
+        return getscreen
+    raise AttributeError(name)

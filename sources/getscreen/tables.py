@@ -17,7 +17,7 @@ CONNECTIONS = Table(
         Column("stop", Type.TIMESTAMP, "When it ended; NULL while it is open.", form=Form.UNIX_SECONDS),
         Column("support_id", Type.INTEGER, "Quick-support invitation it came from; NULL for none.", form=Form.ID),
         Column("agent__id", Type.INTEGER, "Device that was controlled; NULL for none.", form=Form.ID),
-        Column("agent__name", Type.TEXT, "Device name."),
+        Column("agent__name", Type.TEXT, "Device name, often that of its user.", Privacy.PERSONAL),
         Column("agent__group", Type.TEXT, "Group the device is in."),
         Column("agent__geo__ip", Type.TEXT, "IP address of the device.", Privacy.PERSONAL),
         Column("agent__geo__country", Type.TEXT, "Country of the device."),
@@ -25,7 +25,13 @@ CONNECTIONS = Table(
         Column("agent__geo__city", Type.TEXT, "City of the device.", Privacy.PERSONAL),
         Column("agent__os", Type.TEXT, "Operating system: `win`, `mac`, `linux` or `android`."),
         Column("agent__version", Type.TEXT, "Getscreen.me version on the device."),
-        Column("agent__owner", Type.TEXT, "Login of the account that owns the device.", Privacy.PERSONAL),
+        Column(
+            "agent__owner",
+            Type.TEXT,
+            "Login of the account that owns the device.",
+            Privacy.PERSONAL,
+            about=("agent__name", "agent__geo__ip", "agent__geo__city"),
+        ),
         Column(
             "video__url", Type.TEXT, "Address of the video file, without its query.", Privacy.SENSITIVE, Form.VIDEO_URL
         ),
@@ -40,7 +46,13 @@ CONNECTIONS = Table(
             single_object=True,
             columns=(
                 Column("user_agent", Type.TEXT, "Browser's user agent text.", Privacy.PERSONAL),
-                Column("login", Type.TEXT, "Login of the operator, usually an e-mail.", Privacy.PERSONAL),
+                Column(
+                    "login",
+                    Type.TEXT,
+                    "Login of the operator, usually an e-mail.",
+                    Privacy.PERSONAL,
+                    about=("user_agent", "geo__ip", "geo__city"),
+                ),
                 Column("geo__ip", Type.TEXT, "IP address of the operator.", Privacy.PERSONAL),
                 Column("geo__country", Type.TEXT, "Country of the operator."),
                 Column("geo__region", Type.TEXT, "Region of the operator."),

@@ -18,21 +18,19 @@ retired the product in mid 2026: a 404 on both says so.
 Key: personal API key with scope `desktop_recording:read`. Docs: https://posthog.com/docs/api
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
-import dlt
 import httpx
-from dlt.extract import DltResource
 
 from sources._columns import ColumnReader
 from sources._http import ApiClient, Credential, EndpointMissing, RecordMissing, RetryPolicy, Traffic
 from sources._pages import ListPage, by_next_offset, by_overlapping_offset
 from sources._plan import Answer, History, ListPlan, Presence
 from sources._reading import Reading
-from sources._resource import whole_tables
 from sources._settings import SourceSettings
 from sources._tables import Key
 from sources.posthog.tables import DESKTOP_RECORDINGS, TABLES
@@ -179,24 +177,10 @@ async def probe(client: ApiClient, settings: SourceSettings) -> str:
     return f"sees {page.count:,} meetings in project {settings.project_id}"
 
 
-@dlt.source(name=VENDOR, max_table_nesting=0)
-def posthog(
-    api_key: str = dlt.secrets.value,
-    project_id: str = dlt.config.value,
-    base_url: str = BASE_URL,
-    max_concurrency: int = 2,
-    requests_per_second: float = 1.2,
-) -> Iterator[DltResource]:
-    """PostHog desktop recordings as a plain dlt source, for pipelines of your own: merges every row each time.
+def __getattr__(name: str) -> Any:
+    # importing dlt takes a third of a second, and a run that loads nothing does without it
+    if name == VENDOR:
+        from sources.posthog.source import posthog  # noqa: PLC0415
 
-    Args:
-        api_key: personal API key.
-        project_id: numeric id of the project.
-        base_url: where the API is.
-        max_concurrency: requests in flight at most.
-        requests_per_second: requests started per second at most; 0 for no limit.
-    """
-    settings = SourceSettings(
-        VENDOR, api_key, base_url, max_concurrency, requests_per_second, project_id=str(project_id)
-    )
-    yield from whole_tables(open_reading(settings, {}))
+        return posthog
+    raise AttributeError(name)

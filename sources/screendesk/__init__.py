@@ -17,20 +17,18 @@ alone, so nothing is ever marked deleted unless the token may list users. Users 
 Token: personal, from Profile -> API, Enterprise plan. Docs: https://docs.screendesk.io/api
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
-import dlt
 import httpx
-from dlt.extract import DltResource
 
 from sources._columns import ColumnReader
 from sources._http import ApiClient, Credential, RecordMissing, Refused, RetryPolicy, Traffic
 from sources._pages import ListPage, by_page_number
 from sources._plan import Answer, History, ListPlan, Presence
 from sources._reading import Reading
-from sources._resource import whole_tables
 from sources._settings import SourceSettings
 from sources._tables import Key
 from sources.screendesk.tables import RECORDINGS, TABLES, USERS
@@ -139,20 +137,10 @@ async def probe(client: ApiClient, settings: SourceSettings) -> str:  # noqa: AR
     return f"sees {count:,} recordings" if isinstance(count, int) else "sees recordings"
 
 
-@dlt.source(name=VENDOR, max_table_nesting=0)
-def screendesk(
-    api_token: str = dlt.secrets.value,
-    base_url: str = BASE_URL,
-    max_concurrency: int = 2,
-    requests_per_second: float = 2.0,
-) -> Iterator[DltResource]:
-    """Screendesk as a plain dlt source, for pipelines of your own: reads and merges every row each time.
+def __getattr__(name: str) -> Any:
+    # importing dlt takes a third of a second, and a run that loads nothing does without it
+    if name == VENDOR:
+        from sources.screendesk.source import screendesk  # noqa: PLC0415
 
-    Args:
-        api_token: personal API token.
-        base_url: where the API is.
-        max_concurrency: requests in flight at most.
-        requests_per_second: requests started per second at most; 0 for no limit.
-    """
-    settings = SourceSettings(VENDOR, api_token, base_url, max_concurrency, requests_per_second)
-    yield from whole_tables(open_reading(settings, {}))
+        return screendesk
+    raise AttributeError(name)

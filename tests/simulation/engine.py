@@ -215,9 +215,9 @@ def engine(patch: pytest.MonkeyPatch) -> Iterator[Engine]:
         _ENGINE.passed()
         return receipts
 
-    for module in (ledger, declare):
+    for module in (ledger, declare, sync):
         patch.setattr(module, "connect", _connection)
     patch.setattr(sys, "meta_path", [_NoPandas(), *sys.meta_path])
-    patch.setattr(sync, "VendorLoader", MemoryLoader)
+    patch.setattr(sync, "open_loader", MemoryLoader)
     patch.setattr(ledger, "settle", settle_or_die)
     yield _ENGINE
