@@ -19,7 +19,7 @@ explore: $(VENV)/.runtime ## open a notebook that teaches the tables, on the dem
 	@DESKHOUSE__WAREHOUSE_DIR=$${DESKHOUSE__WAREHOUSE_DIR:-demo-warehouse} $(RUN)/marimo edit notebooks/explore.py
 
 test: $(VENV)/.dev ## run the tests
-	@$(RUN)/pytest
+	@$(RUN)/pytest --numprocesses auto --dist worksteal
 
 lint: $(VENV)/.dev ## lint, format check, import bans and types
 	$(RUN)/ruff check .

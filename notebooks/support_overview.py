@@ -782,12 +782,11 @@ def _(meeting_rows, talk):
             order=alt.Order("rank:Q"),
             tooltip=[alt.Tooltip("label:N", title="meeting"), "speaker:N", alt.Tooltip("share:Q", format=".0%")],
         )
-        spoken = (
-            base.transform_filter("datum.rank == 1")
-            .mark_text(align="left", color="#ffffff", fontSize=12, x=6, limit=180)
-            .encode(text="said:N")
-        )
-        return (drawn + spoken).properties(width="container", height=30 * len(meetings))
+        spoken = base.transform_filter("datum.rank == 1").encode(text="said:N")
+        placed = {"align": "left", "fontSize": 12, "x": 6, "limit": 180}
+        # a name may be longer than its bar, and then stands on a lighter one
+        halo = spoken.mark_text(**placed, stroke="#c2560a", strokeWidth=3.5, strokeJoin="round")
+        return (drawn + halo + spoken.mark_text(**placed, color="#ffffff")).properties(width="container", height=30 * len(meetings))
 
     _talk, _meetings = rows(talk), rows(meeting_rows)
     _names = {"day": "Day", "title": "Meeting", "people": "Who was there", "minutes": "Minutes", "loudest": "Talked most"}
@@ -802,7 +801,7 @@ def _(meeting_rows, talk):
         card(
             "Who was in the meeting?",
             "Names as PostHog recorded them; minutes as reported, else until the last word.",
-            table(_found, {"Day": 92, "Meeting": 125, "Who was there": 160, "Minutes": 72, "Talked most": 160}) if _found else empty("No meeting matches the filters; meetings have no agent."),
+            table(_found, {"Day": 92, "Meeting": 125, "Who was there": 140, "Minutes": 72, "Talked most": 160}) if _found else empty("No meeting matches the filters; meetings have no agent."),
             key="meetings",
         ),
         shape="wide-last",

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 HOST: Final = "127.0.0.1"
 NOTEBOOK: Final = "support_overview.py"
+_MARIMO: Final = (
+    "import altair, pyarrow, pipelines.opening, runpy; runpy.run_module('marimo', run_name='__main__', alter_sys=True)"
+)
+"""marimo, with what the page needs already imported: the first visitor does not wait for it."""
 _HERE: Final = Path(__file__).resolve().parent
 _PLACES: Final = (_HERE / "notebooks", _HERE.parent / "notebooks")
 """In an installed package, and in the repository."""
@@ -54,7 +58,7 @@ def serve(folder: Path, port: int, *, browser: bool, token: bool) -> NoReturn:
     address = f"http://{HOST}:{port}" + (f"?access_token={secret}" if token else "")
     print(f"The dashboard is at {address}\nCtrl-C ends it.", flush=True)  # noqa: T201 - the command's output
     arguments = [
-        *(sys.executable, "-m", "marimo", "--quiet", "--yes", "run", str(file)),
+        *(sys.executable, "-c", _MARIMO, "--quiet", "--yes", "run", str(file)),
         *("--host", HOST, "--port", str(port), "--no-sandbox", "--no-check"),
         *(() if browser else ("--headless",)),
         *(("--token", "--token-password-file", "-") if token else ("--no-token",)),

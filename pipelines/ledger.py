@@ -5,6 +5,7 @@ Every function opens a connection and closes it before it returns, because dlt o
 
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -246,6 +247,12 @@ def remember_origins(path: Path, found: Mapping[str, Origin], run_id: str) -> No
             )
 
 
+def forget_origin(path: Path, vendor: str) -> None:
+    """Forget the account of a vendor of which nothing was ever read."""
+    with connect(path) as con:
+        con.execute("DELETE FROM ops.origins WHERE vendor = ?", [vendor])
+
+
 def remember_token(path: Path, vendor: str, token_mark: str) -> None:
     """Note the token that has read a vendor's rows."""
     with connect(path) as con:
@@ -320,18 +327,28 @@ def note_findings(
         return
     with connect(path) as con:
         con.begin()
+        # one statement for all: each of its own takes a block of memory until the transaction ends, and none may name
+        # a row twice
+        counts = Counter[tuple[str, str, str, str]]()
         for found, count in drift.items():
+            counts[found.table, redactor.text(found.path), found.kind, found.found] += count
+        if counts:
+            noted = zip(*((*found, count) for found, count in counts.items()), strict=True)
             con.execute(
-                "INSERT INTO ops.drift VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "INSERT INTO ops.drift SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5::BIGINT[]), "
+                "$6, $6, $7, $7 ON CONFLICT DO UPDATE SET "
                 "occurrences = occurrences + excluded.occurrences, last_run_id = excluded.last_run_id, "
                 "last_seen_at = excluded.last_seen_at",
-                [found.table, redactor.text(found.path), found.kind, found.found, count, run_id, run_id, now, now],
+                [*map(list, noted), run_id, now],
             )
-        for record in quarantined:
+        records = {record.digest: record for record in quarantined}
+        if records:
+            kept = zip(*((d, r.table, r.reason, redactor.json(r.raw)) for d, r in records.items()), strict=True)
             con.execute(
-                "INSERT INTO ops.quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "INSERT INTO ops.quarantine SELECT unnest($1), unnest($2), unnest($3), unnest($4), $5, $5, $6, $6 "
+                "ON CONFLICT DO UPDATE SET "
                 "reason = excluded.reason, last_run_id = excluded.last_run_id, last_seen_at = excluded.last_seen_at",
-                [record.digest, record.table, record.reason, redactor.json(record.raw), run_id, run_id, now, now],
+                [*map(list, kept), run_id, now],
             )
         con.commit()
 

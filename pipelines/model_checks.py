@@ -31,6 +31,15 @@ def check_model(connection: duckdb.DuckDBPyConnection, model: Model) -> None:
     _check_columns_match(connection, model)
     _check_rows(connection, model)
     _check_unique(connection, model)
+    check_against_others(connection, model)
+
+
+def check_against_others(connection: duckdb.DuckDBPyConnection, model: Model) -> None:
+    """Check what may break though the model's own rows stay as they are: its references and invariants.
+
+    Raises:
+        ModelFailed: as `check_model` does.
+    """
     _check_references(connection, model)
     for invariant in model.invariants:
         rows = connection.execute(f"SELECT *, count(*) OVER () FROM ({invariant.sql}) LIMIT {SHOWN}").fetchall()

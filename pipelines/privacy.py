@@ -87,9 +87,16 @@ def load_privacy() -> Policy:
         for name in section:
             if name not in _KNOWN_SETTINGS:
                 _refuse(name, f"is no setting; there are {', '.join(_KNOWN_SETTINGS)}")
+    prefix = f"{SECTION}.".replace(".", "__").upper()
+    for variable in os.environ:
+        name = variable.removeprefix(prefix).lower()
+        if variable.startswith(prefix) and name.partition("__")[0] not in _KNOWN_SETTINGS:
+            _refuse(name, f"is no setting; there are {', '.join(_KNOWN_SETTINGS)}")
     paths = _paths(sections)
     _check_paths(paths)
     key = _hash_key()
+    if not key and any(section.get("hash_key") for section in sections):
+        _refuse("hash_key", "belongs in .dlt/secrets.toml")
     return Policy(profile, _classes(sections), paths, hashlib.blake2b(key.encode()).digest() if key else b"")
 
 

@@ -69,6 +69,7 @@ class Settings:
         timezone: IANA name of the zone in which local days are counted.
         access: who may read what is published, besides its owner.
         privacy: what is stored of personal data; None is the profile `standard`.
+        hash_key: what its key is made from, where that is configured.
     """
 
     warehouse_dir: Path
@@ -77,11 +78,13 @@ class Settings:
     timezone: str = "UTC"
     access: Access = Access.OWNER
     privacy: "Policy | None" = None
+    hash_key: str = field(default="", repr=False)
 
     @property
     def secrets(self) -> list[str]:
         """Every secret in use, for redaction."""
-        return [s.secret for s in self.sources.values()]
+        keys = [self.hash_key] if self.hash_key else []
+        return [*(s.secret for s in self.sources.values()), *keys]
 
 
 def configure_dlt() -> None:
@@ -111,7 +114,8 @@ def load_settings() -> Settings:
             sources[vendor] = _source(vendor, secret)
     from pipelines.privacy import load_privacy  # noqa: PLC0415 - needs Arrow, which --help must not wait for
 
-    return Settings(warehouse_dir(), sources, tuple(skipped), timezone(), access(), load_privacy())
+    hash_key = text_setting("deskhouse.privacy.hash_key", secret=True)
+    return Settings(warehouse_dir(), sources, tuple(skipped), timezone(), access(), load_privacy(), hash_key)
 
 
 def warehouse_dir() -> Path:

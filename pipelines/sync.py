@@ -367,6 +367,9 @@ class _Run:
             if failure:
                 outcome.complete, outcome.reason, outcome.gone = False, failure, []
         receipts = ledger.settle(database, result.run_id, outcomes, self._clock())
+        if not any(r.complete or r.live_rows or r.cursor_before for r in receipts):
+            # nothing was ever read from this address, which may be a typing mistake: it must be free to change
+            ledger.forget_origin(database, vendor)
         if not same_token and all(outcome.error is None for outcome in outcomes):
             ledger.remember_token(database, vendor, ledger.mark_of(source.secret))
         result.receipts += receipts

@@ -1,13 +1,14 @@
 """The analytics schema, made from the raw tables: every model, its checks and its comments in one transaction.
 
 analytics.<model>   one table per file in models/, or a view where the declaration says so
-ops.models          what was made when, from which inputs: lets a run that changed nothing skip the work
+ops.models          what was made when, from which inputs: lets a run that changed nothing skip the work, and one
+                    that changed one vendor's rows keep the tables made from others'
 """
 
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Final
 
 import duckdb
 
-from pipelines.model_checks import check_model
+from pipelines.model_checks import check_against_others, check_model
 from pipelines.model_files import DECLARATIONS, MODELS_DIR, SCHEMA, Model, ModelFailed, load_models, order
 from sources._schema import Table, every_table
 from sources.getscreen.tables import TABLES as GETSCREEN_TABLES
@@ -34,13 +35,16 @@ CREATE TABLE IF NOT EXISTS ops.models (
     built_at TIMESTAMPTZ NOT NULL,
     seconds DOUBLE NOT NULL,
     timezone VARCHAR NOT NULL,
-    inputs VARCHAR NOT NULL
+    inputs VARCHAR NOT NULL,
+    made_from VARCHAR
 );
+ALTER TABLE ops.models ADD COLUMN IF NOT EXISTS made_from VARCHAR;
 COMMENT ON TABLE ops.models IS 'One row per table of analytics: when it was last made, from which inputs.';
 COMMENT ON COLUMN ops.models.model IS 'Name of the table in analytics.';
 COMMENT ON COLUMN ops.models.row_count IS 'Rows it has; NULL for a view.';
 COMMENT ON COLUMN ops.models.built_at IS 'When it was last made.';
 COMMENT ON COLUMN ops.models.seconds IS 'How long that took, its checks included.';
+COMMENT ON COLUMN ops.models.made_from IS 'Hash of what it alone depends on: while it stays, the table is kept as it is.';
 COMMENT ON COLUMN ops.models.timezone IS 'Time zone of its local days.';
 COMMENT ON COLUMN ops.models.inputs IS 'Hash of the raw rows, the models and the time zone it was made from.';
 """
@@ -53,14 +57,25 @@ class ModelRun:
     Attributes:
         rows: rows by model, NULL for a view; empty when nothing was made.
         seconds: how long all of it took.
+        kept: models whose own inputs were those of the last run, so that only their checks against others were made.
         unchanged: the inputs were those of the last run, so the tables were left as they are.
         inputs: hash of what the tables are made from.
     """
 
     rows: dict[str, int | None] = field(default_factory=dict)
     seconds: float = 0.0
+    kept: tuple[str, ...] = ()
     unchanged: bool = False
     inputs: str = ""
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run makes tables from: the time zone, a hash of everything, and of what each model depends on."""
+
+    timezone: str
+    everything: str
+    by_model: Mapping[str, str | None]
 
 
 def check_timezone(name: str, connection: duckdb.DuckDBPyConnection | None = None) -> str:
@@ -125,18 +140,22 @@ def _run(connection: duckdb.DuckDBPyConnection, timezone: str, folder: Path, beg
     connection.begin()
     try:
         connection.execute(_LEDGER)
-        inputs = inputs_fingerprint(connection, timezone, folder=folder)
-        if not force and _made_from(connection) == {inputs}:
+        raw = _raw_fingerprints(connection)
+        everything = _inputs(raw, timezone, folder)
+        if not force and _made_from(connection) == {everything}:
             connection.rollback()
-            return ModelRun(seconds=time.perf_counter() - began, unchanged=True, inputs=inputs)
-        rows = _make_all(connection, order(load_models(folder)), timezone, inputs)
+            return ModelRun(seconds=time.perf_counter() - began, unchanged=True, inputs=everything)
+        models = order(load_models(folder))
+        inputs = _Inputs(timezone, everything, _model_fingerprints(models, raw, timezone))
+        kept = frozenset() if force else _kept(connection, models, inputs.by_model)
+        rows = _make_all(connection, models, kept, inputs)
         connection.commit()
     except BaseException as error:
         # a failed commit has already ended the transaction
         if not isinstance(error, duckdb.TransactionException):
             connection.rollback()
         raise
-    return ModelRun(rows, time.perf_counter() - began, inputs=inputs)
+    return ModelRun(rows, time.perf_counter() - began, kept=tuple(sorted(kept)), inputs=everything)
 
 
 @contextmanager
@@ -153,24 +172,71 @@ def _unordered(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def inputs_fingerprint(
     connection: duckdb.DuckDBPyConnection, timezone: str = DEFAULT_TIMEZONE, *, folder: Path = MODELS_DIR
 ) -> str:
-    """A hash of everything the analytics tables are made from.
+    """A hash of everything the analytics tables are made from."""
+    return _inputs(_raw_fingerprints(connection), timezone, folder)
 
-    A row's hash covers its lists, so child tables are counted only.
-    """
+
+def _inputs(raw: Mapping[str, str], timezone: str, folder: Path) -> str:
     digest = hashlib.blake2b(timezone.encode(), digest_size=16)
     for path in sorted([*folder.glob("*.sql"), folder / DECLARATIONS]):
         if path.exists():
             digest.update(f"\n{path.name}\n".encode() + path.read_bytes())
-    found = _existing(connection)
-    for table in _RAW_TABLES:
-        for name, child in every_table(table):
-            qualified = f"{table.schema}.{name}"
-            if qualified not in found:
-                continue
-            content = "0" if child else f'bit_xor(hash("{table.key}", _row_hash, _deleted_at))'
-            ((rows, hashed),) = connection.execute(f"SELECT count(*), {content} FROM {qualified}").fetchall()
-            digest.update(f"\n{qualified} {rows} {hashed}".encode())
+    digest.update("".join(raw.values()).encode())
     return digest.hexdigest()
+
+
+def _raw_fingerprints(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """What the rows of each raw table are, as a text that changes with them.
+
+    A row's hash covers its lists, so child tables are counted only, and theirs is that of the table they belong to.
+    """
+    existing = _existing(connection)
+    found: dict[str, str] = {}
+    for table in _RAW_TABLES:
+        names = [(f"{table.schema}.{name}", child) for name, child in every_table(table)]
+        told = ""
+        for name, child in names:
+            if name in existing:
+                content = "0" if child else f'bit_xor(hash("{table.key}", _row_hash, _deleted_at))'
+                ((rows, hashed),) = connection.execute(f"SELECT count(*), {content} FROM {name}").fetchall()
+                told += f"\n{name} {rows} {hashed}"
+        found |= {name: told for name, _ in names}
+    return found
+
+
+def _model_fingerprints(models: Sequence[Model], raw: Mapping[str, str], timezone: str) -> dict[str, str | None]:
+    """A hash of what each model is made from, through the models it reads; None if that cannot be told.
+
+    Args:
+        models: every model, each after those it reads.
+        raw: what `_raw_fingerprints` returns.
+        timezone: the zone of local days.
+    """
+    made: dict[str, str | None] = {}
+    for model in models:
+        sources = [made[name] for name in model.models_read] + [raw.get(name) for name in model.raw_tables_read]
+        known = [source for source in sources if source is not None]
+        told = "\n".join((duckdb.__version__, timezone, repr(model), *known))
+        made[model.name] = (
+            hashlib.blake2b(told.encode(), digest_size=16).hexdigest() if len(known) == len(sources) else None
+        )
+    return made
+
+
+def _kept(
+    connection: duckdb.DuckDBPyConnection, models: Sequence[Model], fingerprints: Mapping[str, str | None]
+) -> frozenset[str]:
+    """Names of the models whose tables are there and were made from what they would be made from again."""
+    before = dict(connection.execute("SELECT model, made_from FROM ops.models").fetchall())
+    existing = _existing(connection)
+    return frozenset(
+        model.name
+        for model in models
+        if not model.is_view
+        and model.qualified_name in existing
+        and fingerprints[model.name] is not None
+        and before.get(model.name) == fingerprints[model.name]
+    )
 
 
 def _made_from(connection: duckdb.DuckDBPyConnection) -> set[str]:
@@ -184,23 +250,36 @@ def _made_from(connection: duckdb.DuckDBPyConnection) -> set[str]:
 
 
 def _make_all(
-    connection: duckdb.DuckDBPyConnection, models: Sequence[Model], timezone: str, inputs: str
+    connection: duckdb.DuckDBPyConnection, models: Sequence[Model], kept: frozenset[str], inputs: _Inputs
 ) -> dict[str, int | None]:
     _refuse_missing_tables(models, _existing(connection))
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     _drop_strays(connection, models)
-    connection.execute(f"SET VARIABLE deskhouse_timezone = '{timezone}'")
-    connection.execute("DELETE FROM ops.models")
+    connection.execute(f"SET VARIABLE deskhouse_timezone = '{inputs.timezone}'")
+    before = dict(connection.execute("SELECT model, row_count FROM ops.models").fetchall())
+    connection.execute("DELETE FROM ops.models WHERE NOT list_contains(?, model)", [sorted(kept)])
+    connection.execute("UPDATE ops.models SET inputs = ?", [inputs.everything])
     # a check may look at models made later, so all are made first
-    seconds = {model.name: _timed(connection, model, _make) for model in models}
-    for model in models:
-        seconds[model.name] += _timed(connection, model, check_model)
+    seconds = {model.name: _timed(connection, model, _make) for model in models if model.name not in kept}
     rows: dict[str, int | None] = {}
     for model in models:
+        if model.name in kept:
+            _timed(connection, model, check_against_others)
+            rows[model.name] = before[model.name]
+            continue
+        seconds[model.name] += _timed(connection, model, check_model)
         rows[model.name] = None if model.is_view else _count(connection, model)
         connection.execute(
-            "INSERT INTO ops.models VALUES (?, ?, now(), ?, ?, ?)",
-            [model.name, rows[model.name], round(seconds[model.name], 3), timezone, inputs],
+            "INSERT INTO ops.models (model, row_count, built_at, seconds, timezone, inputs, made_from) "
+            "VALUES (?, ?, now(), ?, ?, ?, ?)",
+            [
+                model.name,
+                rows[model.name],
+                round(seconds[model.name], 3),
+                inputs.timezone,
+                inputs.everything,
+                inputs.by_model[model.name],
+            ],
         )
     return rows
 

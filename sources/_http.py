@@ -279,7 +279,8 @@ class ApiClient:
         try:
             async with asyncio.timeout(limit), self._open().stream("GET", call.url, auth=self._origin) as reply:
                 self._check_status(call, reply, era)
-                body = await self._read(call, reply)
+                # a server may send the credential back: what is stored of its answer must not hold it
+                body = self._redactor.body(await self._read(call, reply))
                 shown = (self.vendor, call.shown, reply.status_code, len(body), self._clock() - started)
                 _log.debug("%s GET %s -> %d, %d bytes, %.3f s", *shown)
                 return reply, body

@@ -32,6 +32,7 @@ BATCH_ROWS: Final = 10_000
 """Rows handed to the loader at a time: large enough for Arrow to pay, small enough to keep memory flat."""
 WAITING_BATCHES: Final = 8
 STOP_SECONDS: Final = 10.0
+WAKE_SECONDS: Final = 1.0
 
 
 class ReadingStopped(Exception):
@@ -90,9 +91,15 @@ class Feed:
                 self.drift[drift] = self.drift.get(drift, 0) + count
         return {name: pa.concat_tables([b.tables[name] for b in batches]) for name in batches[0].tables}
 
+    def _wait(self) -> "Slice | BaseException | None":
+        # Python misses a signal that arrives just as it goes to sleep for good: it must wake by itself to be stopped
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self.slices.get(timeout=WAKE_SECONDS)
+
     def _peek(self) -> Slice | None:
         if self._held is None and not self.finished:
-            got = self.slices.get()
+            got = self._wait()
             self._release()
             if isinstance(got, BaseException):
                 self.finished = True
@@ -137,6 +144,7 @@ class Reading:
         self._thread = threading.Thread(target=self._run, name=f"reading-{self.vendor}", daemon=True)
         self._started = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
         self._stop = threading.Event()
         self._client: ApiClient | None = None
 
@@ -178,8 +186,9 @@ class Reading:
             _call(self._loop, task.cancel)
 
     def _cancel_all(self) -> None:
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
+        # this task alone, which takes along those it started: asyncio may be closing its threads in another by now
+        if self._task is not None:
+            self._task.cancel()
 
     def _run(self) -> None:
         try:
@@ -192,6 +201,7 @@ class Reading:
                 feed.slices.put(ReadingStopped() if isinstance(cause, asyncio.CancelledError) else cause)
 
     async def _read(self) -> None:
+        self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         if self._stop.is_set():
             raise asyncio.CancelledError

@@ -10,6 +10,7 @@ import struct
 import sys
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO, cast
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 REDACTED = "[redacted]"
 _SHORTEST_SECRET = 4  # anything shorter would blank out ordinary words
 _SHORTEST_ENCODED = 8  # anything shorter is found in other texts by chance
+_NO_NUMBER = re.compile(r"[^\d.eE+-]")
 _SHORT_ESCAPES = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "\v": "v", "\a": "a", "\0": "0"}
 _HTML_NAMES = {'"': "quot", "'": "apos", "&": "amp", "<": "lt", ">": "gt"}
 
@@ -39,6 +41,10 @@ class Redactor:
         plain = "|".join(map(_pattern, usable))
         found = "|".join([*whole, rf"(?:Bearer(?:\s|\+|%20){{1,4}})?(?:{plain})"])
         self._secret = re.compile(found, re.IGNORECASE) if usable else None
+        # a secret that may be a JSON number or word would break a reply in which it stands for itself
+        texts = [value for value in usable if len(value) >= _SHORTEST_ENCODED and _NO_NUMBER.search(value)]
+        forms = (form for v in texts for form in (v, json.dumps(v)[1:-1], v.replace("/", "\\/"), quote(v, safe="")))
+        self._usual = {form.encode() for form in forms}
 
     def __repr__(self) -> str:
         return "Redactor()"
@@ -46,6 +52,12 @@ class Redactor:
     def text(self, text: str) -> str:
         """The text with every secret replaced by `[redacted]`."""
         return self._secret.sub(REDACTED, text) if self._secret else text
+
+    def body(self, body: bytearray) -> bytearray:
+        """A reply without the secrets its server repeats; only one that holds some is looked at closely."""
+        if not any(form in body for form in self._usual):
+            return body
+        return bytearray(self.text(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape"))
 
     def value(self, value: Any) -> Any:
         """A JSON value with every secret in its texts and member names replaced; a number that holds one becomes text."""

@@ -33,6 +33,8 @@ Key = str | int
 _NEVER_STORED: Final = ("connecturl", "inviteurl", "invitecode", "permanenturl", "previewurl", "uploadtoken")
 _ADDRESS: Final = re.compile(r"\s*[^\s?#]*/[^\s?#]*[?#]")
 _LONGEST_KEY: Final = 512
+_LEADS_ELSEWHERE: Final = r"[\x00-\x1f\x7f\\]|(^|/)\.\.?(/|$)"
+"""What `sources._origin` refuses in an address, even encoded: such a key could never be asked for once it vanished."""
 _DEEPEST: Final = 200
 _END: Final = pa.scalar(b"\0", pa.binary())
 """Ends a value when a row is hashed: stored text holds no U+0000."""
@@ -293,6 +295,8 @@ class Converter:
             return None, f"{column.name} is a {_json_type(value)}, not {column.type.value}"
         if type(stored) is str and (len(stored) > _LONGEST_KEY or stored != value):
             return None, f"{column.name} is longer than {_LONGEST_KEY} characters, or not valid text"
+        if type(stored) is str and re.search(_LEADS_ELSEWHERE, stored):
+            return None, f"{column.name} reads like a path, so the record could not be asked for by it"
         return stored, ""
 
     def _pick(self, group: _Group, objects: list[dict[str, Any]], width: int, lists: int) -> _Picked:
@@ -496,6 +500,8 @@ def _member_type(records: Columns, path: Sequence[str]) -> pa.DataType:
 
 def _are_keys(keys: pa.StringArray) -> bool:
     """Whether each text can be a key; what is longer in bytes may still be, and is looked at one by one."""
+    if pc.any(pc.match_substring_regex(keys, _LEADS_ELSEWHERE)).as_py():
+        return False
     lengths = pc.min_max(pc.binary_length(keys))
     return lengths["min"].as_py() is None or (lengths["min"].as_py() > 0 and lengths["max"].as_py() <= _LONGEST_KEY)
 

@@ -65,7 +65,7 @@ def test_the_checker_notices(kind: str, sandboxed: Desk, world: World) -> None:
     key = world.screendesk.recordings.keys()[0]
     old = world.screendesk.recordings.get(key)["title"]
     ledger.note()
-    world.screendesk.recordings.update(key, {"title": "newer"})
+    world.screendesk.recordings.update(key, {"title": "newer"}, touch=False)
     sandboxed.sync()
     assert not ledger.count(sandboxed.published, []).total()
     values = {name: value for name, value in {"old": old, "key": key}.items() if f"${name}" in DAMAGES[kind]}

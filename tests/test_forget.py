@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -17,7 +18,6 @@ from sources._privacy import FULL, STANDARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from conftest import Desk, Finished
 
@@ -226,8 +226,6 @@ def test_without_its_key_a_suppression_stops_every_sync(planted: Desk) -> None:
 
 def test_work_lost_after_an_erasure_brings_nobody_back(planted: Desk) -> None:
     """The private database restored from a copy made before, or suppressions lost with it."""
-    import shutil  # noqa: PLC0415
-
     assert planted.run("forget", PERSON, "--yes").code == 0
     shutil.rmtree(planted.warehouse / "work")
     assert leaks(planted, [planted.sync()], TRACES) == []
@@ -281,8 +279,7 @@ def test_a_load_that_was_left_pending_holds_nobody_back(desk: Desk, serve: Calla
         ("", ""),
     ],
 )
-def test_an_email_is_found_inside_texts_by_its_hash_alone(text: str, left: str | None, tmp_path: Path) -> None:
+def test_an_email_is_found_inside_texts_by_its_hash_alone(text: str, left: str | None) -> None:
     policy = replace(STANDARD, key=b"k")
     policy = replace(policy, erased=frozenset({policy.mark(PERSON)}))
     assert policy.erase(text, names=True) == left
-    assert tmp_path.exists()

@@ -43,7 +43,6 @@ STRICT = Policy("strict", key=KEY)
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 EMAIL = "Ann.Example@Customer.example"
 ADDRESS = "203.0.113.77"
-CLASSES = ("public", "internal", "personal", "sensitive")
 
 PLAIN = st.text(st.characters(exclude_characters=":.%", exclude_categories=("Cs", "Nd", "Nl", "No", "L", "M", "Pc")))
 
@@ -177,8 +176,6 @@ def test_under_strict_nothing_personal_is_left_of_a_record() -> None:
     """A column of class personal or sensitive that strict lets through, in rows, `_extra` or quarantine."""
     for table in ROOTS:
         record, canaries = full_record(table)
-        for child in table.children:
-            assert child.columns
         for broken in (record, {**record, table.key: None}, {**record, "unknown": dict.fromkeys("ab", "canary-x")}):
             page = read(table, STRICT, [broken])
             told = json.dumps([t.to_pylist() for t in page.take(range(len(page)), NOW).tables.values()], default=str)
@@ -310,6 +307,7 @@ def test_drift_names_no_address_that_was_a_members_name() -> None:
         ('profile = "strickt"', "deskhouse.privacy.profile"),
         ('profil = "strict"', "deskhouse.privacy.profil"),
         ('hash_key = "short"', "deskhouse.privacy.hash_key"),
+        ('hash_key = "in the file that is not for secrets" # config', "deskhouse.privacy.hash_key"),
         ('classes = "drop"', "deskhouse.privacy.classes"),
         ('[deskhouse.privacy.classes]\nprivate = "drop"', "classes.private"),
         ('[deskhouse.privacy.classes]\npersonal = "encrypt"', "classes.personal"),
@@ -324,7 +322,7 @@ def test_drift_names_no_address_that_was_a_members_name() -> None:
 )
 def test_a_wrong_setting_is_named_before_anything_is_touched(toml: str, named: str, desk: Desk, world: World) -> None:
     (desk.cwd / ".dlt").mkdir()
-    file = "secrets.toml" if "hash_key" in toml else "config.toml"
+    file = "config.toml" if "hash_key" not in toml or "# config" in toml else "secrets.toml"
     (desk.cwd / ".dlt" / file).write_text(f"[deskhouse.privacy]\n{toml}\n")
     (desk.cwd / ".dlt" / file).chmod(0o600)
     desk.environment = {"SOURCES__SCREENDESK__API_TOKEN": "t", "SOURCES__SCREENDESK__BASE_URL": "http://127.0.0.1:9"}
@@ -353,6 +351,10 @@ def test_settings_come_from_files_and_environment_the_environment_first(
     assert (stored["title"], stored["summary"], stored["description"]) == ("the title", "the ", None)
     monkeypatch.setenv("DESKHOUSE__PRIVACY__CLASSES__PRIVATE", "hash")
     with pytest.raises(SettingsError, match="private"):
+        load_privacy()
+    monkeypatch.delenv("DESKHOUSE__PRIVACY__CLASSES__PRIVATE")
+    monkeypatch.setenv("DESKHOUSE__PRIVACY__PROFIL", "full")
+    with pytest.raises(SettingsError, match="profil "):
         load_privacy()
 
 
@@ -478,11 +480,9 @@ def test_a_user_who_is_gone_is_found_gone_under_a_hashed_key(sandboxed: Desk, wo
     sandboxed.sync()
     users = world.screendesk.users
     users.delete(users.keys()[0])
-    before = len(world.requests.entries) if hasattr(world.requests, "entries") else 0
     report = sandboxed.sync("screendesk").report
     assert [e["deleted"] for e in report["tables"] if e["table"] == "screendesk.users"] == [1]
     assert report["exit_code"] == 0
-    assert before >= 0
 
 
 @pytest.mark.parametrize("moment", ["noted", "half", "published"])
@@ -497,8 +497,8 @@ def test_a_kill_while_old_values_are_removed_leaves_the_rest_to_the_next_run(
     work, generations = sandboxed.warehouse / "work", sandboxed.warehouse / "generations"
     before = {path.name for path in generations.iterdir()}
     reached = {
-        "noted": lambda: (work / "old-values").exists(),
-        "half": lambda: (work / ".tmp-rebuilt.duckdb").exists(),
+        "noted": (work / "old-values").exists,
+        "half": (work / ".tmp-rebuilt.duckdb").exists,
         "published": lambda: any(p.name not in before and not p.name.startswith(".") for p in generations.iterdir()),
     }[moment]
     run = sandboxed.start("sync", "--full")

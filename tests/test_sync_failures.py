@@ -229,6 +229,16 @@ def test_a_warehouse_refuses_another_account(sandboxed: Desk, world: World, serv
     sandboxed.sync()
 
 
+def test_an_address_nothing_was_ever_read_from_can_be_corrected(sandboxed: Desk, world: World) -> None:
+    """A typing mistake on the first run that locks its vendor out as another account for good."""
+    right = sandboxed.environment["SOURCES__POSTHOG__PROJECT_ID"]
+    sandboxed.environment["SOURCES__POSTHOG__PROJECT_ID"] = "999"
+    sandboxed.sync("posthog", code=1)
+    sandboxed.environment["SOURCES__POSTHOG__PROJECT_ID"] = right
+    sandboxed.sync("posthog")
+    Truth(world).check(sandboxed.published, tables=tables_of("posthog"))
+
+
 def test_two_at_once_the_second_names_the_first(sandboxed: Desk, world: World) -> None:
     """Two runs in one warehouse at the same time, or a second one that waits or does not say whom for."""
     slow = world.faults.add(Fault("slow", vendor="screendesk", times=1, delay=4.0))

@@ -253,7 +253,9 @@ def test_a_model_that_loses_a_session_does_not_reconcile(connection: duckdb.Duck
     folder = tmp_path / "models"
     shutil.copytree(MODELS_DIR, folder)
     path = folder / "support_sessions.sql"
-    path.write_text(path.read_text("utf-8").replace("LEFT JOIN call_participants", "INNER JOIN call_participants"), encoding="utf-8")
+    path.write_text(
+        path.read_text("utf-8").replace("LEFT JOIN call_participants", "INNER JOIN call_participants"), encoding="utf-8"
+    )
     failed = failure(connection, folder)
     assert (failed.model, failed.check) == ("support_sessions", "live rows are the vendors' live rows")
     assert "vendor=screendesk, raw_rows=1, sessions=0" in str(failed)
@@ -309,6 +311,80 @@ def test_a_run_on_the_same_rows_is_skipped_and_on_others_is_not(
     assert not run_models(connection, folder=folder, timezone="Europe/Berlin", force=True).unchanged
     folder_of(tmp_path, a=("SELECT 2 AS x", entry("x")), b=("SELECT 1 AS x", entry("x") + "  view: true\n"))
     assert not run_models(connection, folder=folder, timezone="Europe/Berlin").unchanged
+
+
+def test_only_tables_whose_own_inputs_changed_are_made_again(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    """A table kept although something it is made from changed, however far back, would show old numbers for ever."""
+    view = entry("x") + "  view: true\n"
+    models = {
+        "calls": ("SELECT count(*) AS x FROM getscreen.connections__client", entry("x")),
+        "meetings": ("SELECT count(*) AS x FROM posthog.desktop_recordings", entry("x")),
+        "of_meetings": ("SELECT x FROM analytics.meetings", entry("x")),
+        "of_those": ("SELECT o.x + c.x AS x FROM analytics.of_meetings AS o, analytics.calls AS c", entry("x")),
+        "runs": ("SELECT count(*) AS x FROM ops.runs", entry("x")),
+        "seen": ("SELECT x FROM analytics.meetings", view),
+    }
+    folder = folder_of(tmp_path, **models)
+
+    def kept(**options: Any) -> set[str]:
+        run = run_models(connection, folder=folder, **options)
+        made = {"of_those": run.rows["of_those"], "runs": run.rows["runs"], "seen": run.rows["seen"]}
+        assert made == {"of_those": 1, "runs": 1, "seen": None}
+        assert connection.execute("SELECT count(*), count(DISTINCT inputs) FROM ops.models").fetchall() == [(6, 1)]
+        assert run_models(connection, folder=folder, **{**options, "force": False}).unchanged
+        return set(run.kept)
+
+    assert kept() == set()
+    meeting = (
+        "INSERT INTO posthog.desktop_recordings (id, _row_hash, _loaded_at, _dlt_load_id) VALUES ('m', '1', now(), '1')"
+    )
+    # what a model reads from the ledger has no fingerprint, so that is never kept
+    for change, rest in (
+        ("UPDATE screendesk.recordings SET _row_hash = 'other'", {"calls", "meetings", "of_meetings", "of_those"}),
+        (meeting, {"calls"}),
+        ("UPDATE posthog.desktop_recordings SET _deleted_at = now()", {"calls"}),
+        # a list of a connection is covered by the connection's hash
+        (
+            "INSERT INTO getscreen.connections (id, _row_hash, _loaded_at, _dlt_load_id) VALUES (1, '1', now(), '1')",
+            {"meetings", "of_meetings"},
+        ),
+        ("DROP TABLE analytics.meetings CASCADE", {"calls", "of_meetings", "of_those"}),
+    ):
+        connection.execute(change)
+        assert kept() == rest, change
+        assert (
+            connection.execute("SELECT x FROM analytics.of_those").fetchall()
+            == connection.execute("SELECT count(*) FROM posthog.desktop_recordings").fetchall()
+        )
+    folder_of(
+        tmp_path, **{**models, "meetings": ("SELECT count(*) + 0 AS x FROM posthog.desktop_recordings", entry("x"))}
+    )
+    assert kept() == {"calls"}
+    assert kept(timezone="Europe/Berlin") == set()
+    assert kept(timezone="Europe/Berlin", force=True) == set()
+    connection.execute("ALTER TABLE ops.models DROP COLUMN made_from")
+    connection.execute("UPDATE screendesk.recordings SET _row_hash = 'third'")
+    assert kept(timezone="Europe/Berlin") == set()
+
+
+def test_a_kept_table_is_still_checked_against_those_made_again(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    """Its rows are the same, but what they point at may be gone."""
+    models = {
+        "owners": ("SELECT user__email AS email FROM screendesk.recordings", entry("email")),
+        "pointing": (
+            "SELECT 'ann@desk.example' AS email FROM range(1)",
+            entry("email").replace("A email.", "A email., references: owners.email"),
+        ),
+    }
+    folder = folder_of(tmp_path, **models)
+    run_models(connection, folder=folder)
+    connection.execute("UPDATE screendesk.recordings SET user__email = 'bob@desk.example', _row_hash = 'other'")
+    failed = failure(connection, folder)
+    assert (failed.model, failed.check) == ("pointing", "email is in owners.email")
 
 
 def test_a_renamed_model_leaves_no_table_behind(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

@@ -25,8 +25,13 @@ WITH totals AS (
     GROUP BY ticket_key
 ),
 agents AS (
-    SELECT agent_email, CAST(row_number() OVER () AS INTEGER) AS agent
-    FROM (SELECT DISTINCT agent_email FROM analytics.support_sessions WHERE agent_email IS NOT NULL) AS met
+    SELECT agent_email, CAST(row_number() OVER () AS INTEGER) AS agent, is_remote
+    FROM (
+        SELECT agent_email, bool_or(kind = 'remote_session') AS is_remote
+        FROM analytics.support_sessions
+        WHERE agent_email IS NOT NULL
+        GROUP BY agent_email
+    ) AS met
 ),
 -- lists stay in memory until all are done, so only the few tickets of several agents get one
 shared AS (
@@ -68,28 +73,40 @@ participants AS (
     WHERE sessions.ticket_key IS NOT NULL
     GROUP BY sessions.ticket_key
 ),
-remote_work AS (
-    SELECT agent_email, started_at, CASE WHEN duration_flag = 'ok' THEN duration_seconds END AS seconds
-    FROM analytics.support_sessions
-    WHERE kind = 'remote_session' AND agent_email IS NOT NULL AND started_at IS NOT NULL
+agents_work AS (
+    SELECT agents.agent, sessions.started_at, FALSE AS is_remote, sessions.ticket_key, CAST(NULL AS BIGINT) AS seconds
+    FROM analytics.support_sessions AS sessions
+    INNER JOIN agents USING (agent_email)
+    WHERE sessions.ticket_key IS NOT NULL AND sessions.started_at IS NOT NULL AND agents.is_remote
+    UNION ALL
+    SELECT agents.agent, sessions.started_at, TRUE, NULL, CASE WHEN sessions.duration_flag = 'ok' THEN sessions.duration_seconds END
+    FROM analytics.support_sessions AS sessions
+    INNER JOIN agents USING (agent_email)
+    WHERE sessions.kind = 'remote_session' AND sessions.started_at IS NOT NULL
 ),
-ticket_work AS (
-    -- two tickets at one instant: either would do, but always the same one
-    SELECT agent_email, started_at, min(ticket_key) AS ticket_key
-    FROM analytics.support_sessions
-    WHERE ticket_key IS NOT NULL AND started_at IS NOT NULL AND agent_email IN (SELECT agent_email FROM remote_work)
-    GROUP BY agent_email, started_at
+before_each AS (
+    SELECT
+        is_remote,
+        started_at,
+        seconds,
+        last_value(ticket_key IGNORE NULLS) OVER so_far AS ticket_key,
+        max(CASE WHEN NOT is_remote THEN started_at END) OVER so_far AS ticket_at
+    FROM agents_work
+    WINDOW so_far AS (
+        PARTITION BY agent
+        -- two tickets at one instant: either would do, but always the same one
+        ORDER BY started_at, is_remote, ticket_key DESC
+        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+    )
 ),
 likely AS (
     SELECT
-        ticket_work.ticket_key,
+        ticket_key,
         count(*) AS likely_remote_sessions,
-        coalesce(sum(remote_work.seconds), 0) / 60.0 AS likely_remote_minutes
-    FROM remote_work
-    ASOF INNER JOIN ticket_work
-        ON ticket_work.agent_email = remote_work.agent_email AND ticket_work.started_at <= remote_work.started_at
-    WHERE remote_work.started_at <= ticket_work.started_at + INTERVAL 2 HOUR
-    GROUP BY ticket_work.ticket_key
+        coalesce(sum(seconds), 0) / 60.0 AS likely_remote_minutes
+    FROM before_each
+    WHERE is_remote AND ticket_key IS NOT NULL AND started_at <= ticket_at + INTERVAL 2 HOUR
+    GROUP BY ticket_key
 )
 SELECT
     ticket_key,
