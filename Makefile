@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dashboard explore test lint format docs docs-check simulate faults bench lock clean
+.PHONY: help demo dashboard explore test test-deep lint format docs docs-check simulate faults bench lock clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -20,6 +20,9 @@ explore: $(VENV)/.runtime ## open a notebook that teaches the tables, on the dem
 
 test: $(VENV)/.dev ## run the tests
 	@$(RUN)/pytest --numprocesses auto --dist worksteal
+
+test-deep: $(VENV)/.dev ## the long whole-run tests of privacy and erasure
+	@$(RUN)/pytest --numprocesses auto --dist worksteal -m deep
 
 lint: $(VENV)/.dev ## lint, format check, import bans and types
 	$(RUN)/ruff check .

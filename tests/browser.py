@@ -6,13 +6,13 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from websockets.sync.client import ClientConnection, connect
@@ -35,7 +35,6 @@ _FLAGS = (
     "--disable-sync",
     "--remote-debugging-port=0",
 )
-_LISTENING = re.compile(r"DevTools listening on (ws://\S+)")
 _HELPERS = """
 window.deep = (root, selector) => {
     const found = [...root.querySelectorAll(selector)];
@@ -113,8 +112,8 @@ class Page:
 class Browser:
     """A running Chromium."""
 
-    def __init__(self, address: str) -> None:
-        self._host = address.removeprefix("ws://").split("/")[0]
+    def __init__(self, host: str) -> None:
+        self._host = host
 
     @contextlib.contextmanager
     def open(self, url: str) -> Iterator[Page]:
@@ -138,21 +137,24 @@ def chromium() -> Iterator[Browser]:
             [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            # a pipe nobody empties would stop it in the end
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
-            assert process.stderr is not None
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if found := _LISTENING.search(line):
-                    break
-            else:
-                raise AssertionError(f"Chromium did not start: {''.join(lines)}")
-            yield Browser(found[1])
+            yield Browser(_address(process, Path(profile) / "DevToolsActivePort"))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.wait()
+
+
+def _address(process: subprocess.Popen[bytes], note: Path) -> str:
+    """Where it listens, which it writes into its profile once it does."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = note.read_text().splitlines() if note.exists() else []
+        if lines:
+            return f"127.0.0.1:{lines[0]}"
+        time.sleep(0.05)
+    raise AssertionError(f"Chromium did not start (exit code {process.poll()})")

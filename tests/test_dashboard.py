@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -120,7 +121,7 @@ def _serving(desk: Desk, spied: Path) -> str:
 def _stop(desk: Desk) -> None:
     for one in desk.started:
         if one.running:
-            one.kill(15)
+            one.kill(signal.SIGKILL)
             one.process.communicate()
 
 
@@ -129,9 +130,9 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     desk, world = Desk(tmp_path_factory.mktemp("dashboard")), small_world()
     with SandboxServer(world) as server:
         desk.environment = server.environment()
-        desk.sync()
         spied = desk.root / "spy" / "asked"
         try:
+            desk.sync()
             yield Dashboard(desk, world, _serving(desk, spied), spied)
         finally:
             _stop(desk)

@@ -71,18 +71,15 @@ def test_status_says_what_to_do_where_nothing_is_published(demo_desk: Desk) -> N
     assert demo_desk.files() == set()
 
 
-def test_the_notebook_shows_the_demo(demo_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_answers_its_questions_from_the_demo(demo_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert demo_desk.run("demo").code == 0
     monkeypatch.setenv("DESKHOUSE__WAREHOUSE_DIR", str(demo_desk.cwd / "demo-warehouse"))
     monkeypatch.syspath_prepend(str(NOTEBOOKS))
-    import first_look  # noqa: PLC0415 - lies beside the tests, not in a package
+    import explore  # noqa: PLC0415 - lies beside the tests, not in a package
 
-    _, shown = first_look.app.run()
-    assert {row["table_name"] for row in shown["freshness"].to_pylist()} == {
-        "screendesk.recordings",
-        "screendesk.users",
-        "getscreen.connections",
-        "posthog.desktop_recordings",
-    }
-    assert {row["tool"] for row in shown["sessions"].to_pylist()} == {"Screendesk", "Getscreen.me", "PostHog"}
-    del sys.modules["first_look"]
+    _, shown = explore.app.run()
+    answers = {name: found.fetchall() for name, found in shown.items() if isinstance(found, duckdb.DuckDBPyRelation)}
+    assert len(answers) == 10
+    assert all(answers.values()), {name for name, rows in answers.items() if not rows}
+    shown["warehouse"].close()
+    del sys.modules["explore"]

@@ -108,6 +108,7 @@ def test_nothing_of_a_person_is_left_and_later_syncs_bring_nothing_back(planted:
     assert leaks(planted, outputs, TRACES) == []
 
 
+@pytest.mark.deep
 def test_others_keep_what_is_theirs(planted: Desk) -> None:
     """A neighbour erased with the person."""
     assert planted.run("forget", PERSON, "--yes").code == 0
@@ -128,6 +129,7 @@ def test_others_keep_what_is_theirs(planted: Desk) -> None:
     assert segments == [(None, "write to [erased]"), ("Ben Stays", "yes")]
 
 
+@pytest.mark.deep
 def test_what_is_kept_of_an_erasure_is_a_hash_and_numbers(planted: Desk) -> None:
     """The e-mail in the record of its erasure, or a hash that anybody can make."""
     assert planted.run("forget", PERSON, "--yes").code == 0
@@ -156,6 +158,7 @@ def everything(desk: Desk) -> dict[str, tuple[int, bytes]]:
     }
 
 
+@pytest.mark.deep
 def test_a_dry_run_counts_the_same_and_touches_nothing(planted: Desk) -> None:
     """A look that changes something, or promises less than is done."""
     before = everything(planted)
@@ -183,6 +186,7 @@ def test_what_is_no_email_is_refused_before_anything_is_touched(email: str, desk
     assert not desk.warehouse.exists()
 
 
+@pytest.mark.deep
 def test_a_person_is_found_where_emails_are_stored_as_hashes(sandboxed: Desk, world: World) -> None:
     """Nobody can be forgotten under the profile that cares most."""
     sandboxed.environment |= {"DESKHOUSE__PRIVACY__PROFILE": "strict"}
@@ -211,6 +215,7 @@ def test_an_erased_user_whom_the_vendor_deletes_is_marked_deleted(planted: Desk,
     assert (tables["screendesk.users"]["deleted"], tables["screendesk.users"]["suppressed"]) == (1, 0)
 
 
+@pytest.mark.deep
 def test_without_its_key_a_suppression_stops_every_sync(planted: Desk) -> None:
     """An erased person who comes back because the key was lost, and nobody is told."""
     assert planted.run("forget", PERSON, "--yes").code == 0
@@ -224,6 +229,7 @@ def test_without_its_key_a_suppression_stops_every_sync(planted: Desk) -> None:
     assert planted.run("sync").code == 0
 
 
+@pytest.mark.deep
 def test_work_lost_after_an_erasure_brings_nobody_back(planted: Desk) -> None:
     """The private database restored from a copy made before, or suppressions lost with it."""
     assert planted.run("forget", PERSON, "--yes").code == 0
@@ -246,6 +252,7 @@ def test_a_kill_in_the_middle_of_an_erasure_is_made_good_by_running_it_again(pla
     assert not note.exists()
 
 
+@pytest.mark.deep
 def test_a_load_that_was_left_pending_holds_nobody_back(desk: Desk, serve: Callable[[World], SandboxServer]) -> None:
     """Rows of the person in dlt's folder, which the next run would load."""
     world = small_world()

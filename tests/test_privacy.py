@@ -446,6 +446,7 @@ def test_a_stricter_policy_is_told_and_full_leaves_nothing_of_what_was_stored(sa
     assert sandboxed.leftovers() == []
 
 
+@pytest.mark.deep
 def test_a_looser_policy_is_loaded_again_by_full(sandboxed: Desk, world: World) -> None:
     """Values that stay hidden though the policy shows them now."""
     sandboxed.environment |= {"DESKHOUSE__PRIVACY__CLASSES__SENSITIVE": "drop"}
@@ -459,6 +460,7 @@ def test_a_looser_policy_is_loaded_again_by_full(sandboxed: Desk, world: World) 
     assert sandboxed.sync().report["problems"] == []
 
 
+@pytest.mark.deep
 def test_a_hashed_key_can_neither_be_undone_nor_hashed_with_another_key(sandboxed: Desk) -> None:
     """All users taken for new ones, and all that are stored for vanished ones."""
     sandboxed.environment |= {"DESKHOUSE__PRIVACY__PROFILE": "strict", "DESKHOUSE__PRIVACY__HASH_KEY": "k" * 20}
@@ -486,6 +488,7 @@ def test_a_user_who_is_gone_is_found_gone_under_a_hashed_key(sandboxed: Desk, wo
 
 
 @pytest.mark.parametrize("moment", ["noted", "half", "published"])
+@pytest.mark.deep
 def test_a_kill_while_old_values_are_removed_leaves_the_rest_to_the_next_run(
     moment: str, sandboxed: Desk, world: World
 ) -> None:
