@@ -24,6 +24,10 @@ test: $(VENV)/.dev ## run the tests
 test-deep: $(VENV)/.dev ## the long whole-run tests of privacy and erasure
 	@$(RUN)/pytest --numprocesses auto --dist worksteal -m deep
 
+test-dbt: $(VENV)/.dev ## build a dbt project on the published tables during syncs, with dbt in an environment of its own
+	@test -x .venv-dbt/bin/dbt || { $(PYTHON) -m venv .venv-dbt && .venv-dbt/bin/pip install --quiet "dbt-core<1.12" "dbt-duckdb>=1.11" "duckdb>=1.5.5,<2"; }
+	@DESKHOUSE_DBT=$(CURDIR)/.venv-dbt/bin/dbt $(RUN)/pytest tests/test_bi.py
+
 lint: $(VENV)/.dev ## lint, format check, import bans and types
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -58,7 +62,7 @@ lock: $(VENV)/.dev ## resolve the dependencies of pyproject.toml anew and write 
 		--no-header --no-annotate --quiet --constraints requirements.lock --output-file requirements-dev.lock
 
 clean: ## remove the virtual environment, caches and the demo's data; never a warehouse
-	rm -rf $(VENV) bench/.pandas demo-warehouse .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-dbt bench/.pandas demo-warehouse .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
