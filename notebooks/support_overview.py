@@ -35,7 +35,13 @@ with app.setup:
 
     @alt.theme.register("deskhouse", enable=True)
     def theme():
-        quiet = {"labelColor": MUTED, "titleColor": MUTED, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+        quiet = {
+            "labelColor": MUTED,
+            "titleColor": MUTED,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+        }
         font = "PT Sans, system-ui, sans-serif"
         return alt.theme.ThemeConfig(
             usermeta={"embedOptions": {"actions": False, "renderer": "svg"}},
@@ -44,10 +50,17 @@ with app.setup:
                 "background": "transparent",
                 "autosize": {"type": "fit-x", "contains": "padding"},
                 "view": {"stroke": None},
-                "axis": {**quiet, "gridColor": LINE, "domainColor": LINE, "tickColor": LINE, "labelFont": font, "titleFont": font},
+                "axis": {
+                    **quiet,
+                    "gridColor": LINE,
+                    "domainColor": LINE,
+                    "tickColor": LINE,
+                    "labelFont": font,
+                    "titleFont": font,
+                },
                 "legend": {**quiet, "symbolType": "circle", "labelLimit": 240},
                 "bar": {"color": "#4f46e5"},
-            }
+            },
         )
 
     def rows(relation):
@@ -145,7 +158,9 @@ with app.setup:
 
 @app.cell
 def _():
-    refresh = mo.ui.button(label="Refresh", value=0, on_click=lambda count: count + 1, tooltip="Read the newest published data")
+    refresh = mo.ui.button(
+        label="Refresh", value=0, on_click=lambda count: count + 1, tooltip="Read the newest published data"
+    )
     opened = []
     return opened, refresh
 
@@ -226,7 +241,9 @@ def _(agents_known, get_agent, set_agent):
 @app.cell
 def _():
     period = mo.ui.dropdown(list(PERIODS), value="30 days", allow_select_none=False, label="Period")
-    vendor = mo.ui.dropdown(["All vendors", *VENDORS.values()], value="All vendors", allow_select_none=False, label="Vendor")
+    vendor = mo.ui.dropdown(
+        ["All vendors", *VENDORS.values()], value="All vendors", allow_select_none=False, label="Vendor"
+    )
     return period, vendor
 
 
@@ -479,7 +496,8 @@ def _(activity, has_rows, step, steps):
     def _draw():
         order = {name: place for place, (name, _) in enumerate(KINDS.values())}
         data = [
-            {"day": f"{row['day']:%Y-%m-%d}", "kind": KINDS[row["kind"]][0], "sessions": row["sessions"]} for row in rows(activity)
+            {"day": f"{row['day']:%Y-%m-%d}", "kind": KINDS[row["kind"]][0], "sessions": row["sessions"]}
+            for row in rows(activity)
         ]
         data = [{**row, "rank": order[row["kind"]]} for row in data]
         present = [(name, colour) for name, colour in KINDS.values() if any(row["kind"] == name for row in data)]
@@ -504,7 +522,8 @@ def _(activity, has_rows, step, steps):
         )
 
     _legend = "".join(
-        f'<span class="legend"><i class="dot" style="background:{colour}"></i>{name}</span>' for name, colour in KINDS.values()
+        f'<span class="legend"><i class="dot" style="background:{colour}"></i>{name}</span>'
+        for name, colour in KINDS.values()
     )
     card(
         "How many sessions, and of which kind?",
@@ -616,9 +635,7 @@ def _(agent_names, agent_rows, agent_steps, step, steps):
                     title=None,
                     axis=alt.Axis(labelLimit=120, ticks=False, domain=False),
                 ),
-                color=alt.Color(
-                    "sessions:Q", scale=alt.Scale(range=["#e0e2fb", "#4f46e5", "#272386"]), legend=None
-                ),
+                color=alt.Color("sessions:Q", scale=alt.Scale(range=["#e0e2fb", "#4f46e5", "#272386"]), legend=None),
                 tooltip=["agent:N", alt.Tooltip("day:O", title=f"{step} of"), "sessions:Q"],
             )
             .properties(width="container", height=24 * len(ranked))
@@ -681,7 +698,9 @@ def _(ticket_rows):
         "Which tickets needed a live call or a remote session?",
         "Tickets with a session in the period, counted over their whole life. Getscreen.me names no ticket: a remote session is "
         "likely part of the ticket its agent worked on at most two hours before.",
-        table(_found, {"Ticket": 190, "Likely remote": 112, "Remote min": 100, "Last session": 125}) if _found else empty("No ticket with a live call or a remote session matches the filters."),
+        table(_found, {"Ticket": 190, "Likely remote": 112, "Remote min": 100, "Last session": 125})
+        if _found
+        else empty("No ticket with a live call or a remote session matches the filters."),
         key="tickets",
     )
     return
@@ -777,7 +796,13 @@ def _(meeting_rows, talk):
             )
         )
         drawn = base.mark_bar(height={"band": 0.72}).encode(
-            x=alt.X("share:Q", stack="zero", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=4, grid=False)),
+            x=alt.X(
+                "share:Q",
+                stack="zero",
+                title=None,
+                scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(format="%", tickCount=4, grid=False),
+            ),
             color=alt.Color("place:N", scale=alt.Scale(domain=_places, range=_shades), legend=None),
             order=alt.Order("rank:Q"),
             tooltip=[alt.Tooltip("label:N", title="meeting"), "speaker:N", alt.Tooltip("share:Q", format=".0%")],
@@ -786,10 +811,18 @@ def _(meeting_rows, talk):
         placed = {"align": "left", "fontSize": 12, "x": 6, "limit": 180}
         # a name may be longer than its bar, and then stands on a lighter one
         halo = spoken.mark_text(**placed, stroke="#c2560a", strokeWidth=3.5, strokeJoin="round")
-        return (drawn + halo + spoken.mark_text(**placed, color="#ffffff")).properties(width="container", height=30 * len(meetings))
+        return (drawn + halo + spoken.mark_text(**placed, color="#ffffff")).properties(
+            width="container", height=30 * len(meetings)
+        )
 
     _talk, _meetings = rows(talk), rows(meeting_rows)
-    _names = {"day": "Day", "title": "Meeting", "people": "Who was there", "minutes": "Minutes", "loudest": "Talked most"}
+    _names = {
+        "day": "Day",
+        "title": "Meeting",
+        "people": "Who was there",
+        "minutes": "Minutes",
+        "loudest": "Talked most",
+    }
     _found = [{_names[key]: value for key, value in row.items()} for row in _meetings]
     grid(
         card(
@@ -801,7 +834,9 @@ def _(meeting_rows, talk):
         card(
             "Who was in the meeting?",
             "Names as PostHog recorded them; minutes as reported, else until the last word.",
-            table(_found, {"Day": 92, "Meeting": 125, "Who was there": 140, "Minutes": 72, "Talked most": 160}) if _found else empty("No meeting matches the filters; meetings have no agent."),
+            table(_found, {"Day": 92, "Meeting": 125, "Who was there": 140, "Minutes": 72, "Talked most": 160})
+            if _found
+            else empty("No meeting matches the filters; meetings have no agent."),
             key="meetings",
         ),
         shape="wide-last",
@@ -864,7 +899,9 @@ def _(agent_names, unseen_agents, unseen_rows):
         card(
             "Which recordings were never watched?",
             "Made in the period, still there, and Screendesk counts no view. The newest first.",
-            table(_found, {"Day": 95, "Title": 250, "Kind": 85}) if _found else empty("None: everything that matches the filters was viewed."),
+            table(_found, {"Day": 95, "Title": 250, "Kind": 85})
+            if _found
+            else empty("None: everything that matches the filters was viewed."),
             key="unseen",
         ),
         card(
@@ -924,13 +961,17 @@ def _(countries, systems):
         card(
             "On which devices?",
             "Operating system of the device that was controlled, or of the guest in a live call, where the vendor says.",
-            bars(_systems, "system", "sessions", "#64748b", "system") if _systems else empty("No session that matches names one."),
+            bars(_systems, "system", "sessions", "#64748b", "system")
+            if _systems
+            else empty("No session that matches names one."),
             key="systems",
         ),
         card(
             "In which countries?",
             "Country of the controlled device; only Getscreen.me knows one. The eight with most sessions.",
-            bars(_countries, "country", "sessions", "#0d9488", "country") if _countries else empty("No session that matches names one."),
+            bars(_countries, "country", "sessions", "#0d9488", "country")
+            if _countries
+            else empty("No session that matches names one."),
             key="countries",
         ),
     )
@@ -980,20 +1021,30 @@ def _(returning_customers, returning_devices):
         for row in rows(returning_customers)
     ]
     _devices = [
-        {"Device": row["device"], "Country": row["country"], "Days": row["days"], "Sessions": row["sessions"], "Last": row["last_day"]}
+        {
+            "Device": row["device"],
+            "Country": row["country"],
+            "Days": row["days"],
+            "Sessions": row["sessions"],
+            "Last": row["last_day"],
+        }
         for row in rows(returning_devices)
     ]
     grid(
         card(
             "Which customers come back?",
             "With sessions on two days or more of the period; only Screendesk names customers.",
-            table(_customers, {"Customer": 235, "Last": 95}) if _customers else empty("No customer who matches the filters came back."),
+            table(_customers, {"Customer": 235, "Last": 95})
+            if _customers
+            else empty("No customer who matches the filters came back."),
             key="customers",
         ),
         card(
             "Which devices come back?",
             "With connections on two days or more of the period.",
-            table(_devices, {"Device": 150, "Country": 110, "Last": 95}) if _devices else empty("No device that matches the filters came back."),
+            table(_devices, {"Device": 150, "Country": 110, "Last": 95})
+            if _devices
+            else empty("No device that matches the filters came back."),
             key="devices",
         ),
     )
