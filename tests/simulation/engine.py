@@ -12,6 +12,7 @@ history always plays the same way, whatever the threads do; what is durable at a
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -102,7 +103,9 @@ class Engine:
 
     def __init__(self) -> None:
         self.connection = duckdb.connect()
-        self.connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+        # databases in memory that spill into one folder overwrite each other's rows
+        self._spill = tempfile.TemporaryDirectory(prefix="simulation-")
+        self.connection.execute(f"SET TimeZone = 'UTC'; SET threads = 1; SET temp_directory = '{self._spill.name}'")
         self.pending: list[tuple[Table, Rows]] = []
         self._place = _Place(Path(tempfile.gettempdir()) / "unused.duckdb")
         self._left = NEVER
@@ -113,7 +116,9 @@ class Engine:
         self.publishes = True
 
     def open(self, declared: Mapping[str, Table]) -> None:
-        """An empty warehouse."""
+        """An empty warehouse, whatever the history before it broke off in."""
+        with contextlib.suppress(duckdb.TransactionException):
+            self.connection.rollback()
         if not self._names:
             ledger.prepare(self._place.private_database)
             declare.declare_tables(self._place.private_database, sync.ALL_TABLES)

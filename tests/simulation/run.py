@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class Tally:
     log: Counter[str] = field(default_factory=Counter)
     story: Story | None = None
     error: Exception | None = None
+    first: str = ""
+    """The first failure with its traceback, before anything was made smaller."""
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -90,6 +93,7 @@ def search(
             player.play()
             tally.log.update(player.log)
         except Exception as error:
+            tally.first = tally.first or f"{story!r}\n{''.join(traceback.format_exception(error))}"
             tally.story, tally.error = story, error
             raise
 
@@ -104,8 +108,8 @@ def search(
 
 
 def report(tally: Tally) -> str:
-    """The failing history, ready to be replayed."""
-    return f"{type(tally.error).__name__}: {tally.error}\n{tally.story!r}"
+    """The failing history, ready to be replayed, and where it failed the first time."""
+    return f"{type(tally.error).__name__}: {tally.error}\n{tally.story!r}\nfirst met as {tally.first}"
 
 
 def play_some(level: str, histories: int, seed: int, vendors: Sequence[str], ends: float) -> tuple[Tally, str]:
