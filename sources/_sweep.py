@@ -210,11 +210,9 @@ class Sweep:
                 self.outcome.vendor_count = page.count
             seen.add(page)
         read = self._comparer.converter.read(_records(pages))
-        if len(pages) == 1:
-            return read, read.orders[: len(read.orders) - pages[0].overlap]
         ends = np.cumsum([len(page.records) for page in pages])
         repeated = [np.arange(end - page.overlap, end) for page, end in zip(pages, ends, strict=True)]
-        return read, np.delete(read.orders, np.concatenate(repeated))
+        return read, read.orders[~np.isin(read.places, np.concatenate(repeated))]
 
     # -- vanished
 

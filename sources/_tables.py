@@ -122,7 +122,8 @@ class Page:
         words: the first eight bytes of each.
         cursors: the cursor of each row in microseconds since 1970, NONE where absent or unreadable.
         orders: the date each row is listed by, likewise.
-        quarantined: records that are no row.
+        places: which of the records read each row is, from 0; records without a usable key are no row.
+        quarantined: those records.
     """
 
     keys: pa.Array
@@ -130,6 +131,7 @@ class Page:
     words: "npt.NDArray[np.uint64]"
     cursors: "npt.NDArray[np.int64]"
     orders: "npt.NDArray[np.int64]"
+    places: "npt.NDArray[np.int64]"
     quarantined: list[Quarantined]
     _table: Table
     _columns: list[pa.Array]
@@ -211,14 +213,16 @@ class Converter:
     def _read_values(self, records: Iterable[Any]) -> Page:
         rows: list[dict[str, Any]] = []
         keys: list[Key] = []
+        places: list[int] = []
         quarantined = []
-        for record in records:
+        for place, record in enumerate(records):
             key, reason = self._key_of(record)
             if key is None:
                 quarantined.append(self._quarantine(record, reason))
             else:
                 rows.append(self._prepare(record) if self._prepare else record)
                 keys.append(key)
+                places.append(place)
         picked = self._pick(self._group, rows, len(self.table.columns), len(self.table.children))
         for index, column in enumerate(self.table.columns):
             if column.form is not Form.PLAIN:
@@ -238,7 +242,8 @@ class Converter:
             for index, child in enumerate(self.table.children)
         ]
         key_array = pa.array(keys, self.table.key_column.type.arrow)
-        return self._page(key_array, [*columns, _json_array(picked.extra)], lists, quarantined, drift)
+        columns.append(_json_array(picked.extra))
+        return self._page(key_array, columns, lists, quarantined, drift, places=np.array(places, np.int64))
 
     def _page(
         self,
@@ -247,6 +252,8 @@ class Converter:
         lists: list[pa.ListArray],
         quarantined: list[Quarantined],
         drift: list[tuple[int, Drift]],
+        *,
+        places: "npt.NDArray[np.int64] | None" = None,
     ) -> Page:
         if self._privacy is not None:
             columns = self._privacy.columns(columns)
@@ -259,7 +266,10 @@ class Converter:
             pa.string(),
         )
         cursors, orders = self._instants(self.table.cursor, columns), self._instants(self.table.order, columns)
-        return Page(keys, hashes, words_of(hashes), cursors, orders, quarantined, self.table, columns, lists, drift)
+        if places is None:
+            places = np.arange(len(keys))
+        words = words_of(hashes)
+        return Page(keys, hashes, words, cursors, orders, places, quarantined, self.table, columns, lists, drift)
 
     def stored(self, columns: list[pa.Array], lists: list[pa.ListArray]) -> Page:
         """Rows as the warehouse holds them, brought under the table's policy: declared columns with `_extra`, and lists."""

@@ -59,6 +59,13 @@ STORIES = {
     "a-connection-no-window-shows-is-made-up-for-by-one-deleted-during-the-backfill": Story(
         "getscreen", (Do("poison", 5, 4), Sync(events=(At(2, Do("delete", 1)),))), rows=14, page=4
     ),
+    "a-meeting-without-a-key-comes-on-pages-that-overlap": Story(
+        "posthog",
+        (Do("insert", n=4), Do("keyless"), Sync(events=(At(1, Fault("empty_list")),))),
+        rows=3,
+        page=2,
+        slice_rows=3,
+    ),
     "meetings-that-changed-to-start-together-slip-through-a-light-pass": Story(
         "posthog", (Sync(), Do("insert", 0, 1), Do("tie", 0, 4)), rows=9, page=2, slice_rows=3
     ),
