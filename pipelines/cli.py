@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from pipelines.interrupt import Interrupted, signals_ignored, signals_interrupt
+from pipelines.interrupt import interruption_behind, signals_ignored, signals_interrupt
 from pipelines.settings import SettingsError, configure_dlt
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ def main() -> None:
                 signals_ignored()
     except SettingsError as error:
         sys.exit(_fail(str(error), 2))
-    except Interrupted as interruption:
+    except BaseException as error:
+        interruption = interruption_behind(error)
+        if interruption is None:
+            raise
         name = signal.Signals(interruption.signal).name
         sys.exit(_fail(f"interrupted ({name}); nothing is lost, run again to go on", 128 + interruption.signal))
 

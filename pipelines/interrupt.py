@@ -13,6 +13,16 @@ class Interrupted(BaseException):
         self.signal = number
 
 
+def interruption_behind(error: BaseException) -> Interrupted | None:
+    """The signal an error comes from, if any: DuckDB's client, for one, makes a RuntimeError of what a signal raises."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, Interrupted):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def signals_ignored() -> None:
     """From here on Ctrl-C and SIGTERM do nothing."""
     for number in (signal.SIGINT, signal.SIGTERM):

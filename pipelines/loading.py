@@ -79,6 +79,8 @@ class VendorLoader:
         except PipelineStepFailed as failure:
             cause: BaseException | None = failure
             while cause is not None:
+                if isinstance(cause, Interrupted):
+                    raise cause from None
                 if isinstance(cause, SignalReceivedException):
                     raise Interrupted(cause.signal_code) from None
                 cause = cause.__cause__ or cause.__context__

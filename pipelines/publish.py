@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import duckdb
 
+from pipelines.interrupt import interruption_behind
 from pipelines.permissions import PRIVATE_FOLDER, Access, create_private, first_link, open_to_readers
 
 if TYPE_CHECKING:
@@ -521,6 +522,8 @@ def _verify(copy: Path, verify: Callable[[Path], None] | None) -> None:
     except PublishError:
         raise
     except Exception as error:
+        if interruption := interruption_behind(error):
+            raise interruption from None
         raise PublishError(f"{copy}: the copy failed its check: {error}; {_READERS_SAFE}") from error
     if _wals(copy) != logs or _is_open_here(copy.stat()):
         raise PublishError(f"{copy}: its check left it open or left a .wal: a check reads and closes; {_READERS_SAFE}")
