@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipelines.database import connect
+from pipelines.database import connect, limited
 from sources._schema import Table
 
 MEMORY: Final = "200MB"
@@ -31,8 +31,7 @@ def failed_checks(database: Path, tables: Sequence[Table]) -> list[FailedCheck]:
         The invariants that do not hold; empty when the database may be published.
     """
     failed = []
-    with connect(database, read_only=True) as con:
-        con.execute(f"SET memory_limit = '{MEMORY}'")
+    with connect(database, read_only=True) as con, limited(con, MEMORY):
         for invariant, sql in (check for table in tables for check in _queries(table)):
             rows = con.execute(sql).fetchall()
             if rows:

@@ -11,6 +11,10 @@ STORAGE_VERSION: Final = "v1.2.0"
 """What BI tools whose DuckDB is older than ours can still open."""
 
 
+_held: Final[set[Path]] = set()
+"""Files this process keeps open for writing: DuckDB has one instance for each, and refuses to share it in another mode."""
+
+
 @contextmanager
 def connect(path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to a database file, in UTC, closed at the end.
@@ -18,7 +22,7 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyC
     What it writes stays in DuckDB's log until something folds it in: publishing does, once a run, where it must.
     """
     config: dict[str, Any] = {} if read_only or path.exists() else {"storage_compatibility_version": STORAGE_VERSION}
-    connection = duckdb.connect(str(path), read_only=read_only, config=config)
+    connection = duckdb.connect(str(path), read_only=read_only and path not in _held, config=config)
     try:
         connection.execute("SET TimeZone = 'UTC'")
         if not read_only:
@@ -26,3 +30,28 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyC
         yield connection
     finally:
         connection.close()
+
+
+@contextmanager
+def kept_open(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that keeps a database open: others made meanwhile need not open it, and read its log, again."""
+    if not path.exists():
+        # made first, since how is part of the mode that connections share
+        with connect(path):
+            pass
+    with connect(path) as connection:
+        _held.add(path)
+        try:
+            yield connection
+        finally:
+            _held.discard(path)
+
+
+@contextmanager
+def limited(connection: duckdb.DuckDBPyConnection, memory: str) -> Iterator[None]:
+    """Let DuckDB hold so much of the connection's database and no more, e.g. `200MB`; the rest it reads again, or swaps."""
+    connection.execute(f"SET memory_limit = '{memory}'")
+    try:
+        yield
+    finally:
+        connection.execute("RESET memory_limit")

@@ -98,7 +98,10 @@ def rebuild(database: Path) -> None:
 
 def _copy(database: Path, target: Path) -> None:
     with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+        # where what a killed run left is looked for
+        connection.execute(
+            f"SET TimeZone = 'UTC'; SET temp_directory = {_quoted(database.with_name(f'{database.name}.tmp'))}"
+        )
         connection.execute(f"ATTACH {_quoted(database)} AS old (READ_ONLY)")
         connection.execute(f"ATTACH {_quoted(target)} AS new (STORAGE_VERSION '{STORAGE_VERSION}')")
         connection.execute("COPY FROM DATABASE old TO new")

@@ -5,20 +5,21 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
+import duckdb
 import httpx
 
 from pipelines import ledger, privacy, rewrite
 from pipelines.checks import FailedCheck, failed_checks
-from pipelines.database import connect
+from pipelines.database import connect, kept_open, limited
 from pipelines.declare import declare_tables
-from pipelines.interrupt import Interrupted
+from pipelines.interrupt import interruption_behind
 from pipelines.ledger import Origin, Receipt
 from pipelines.leftovers import LoadFailed, has_leftovers
 from pipelines.lock import run_lock
@@ -55,7 +56,7 @@ ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table
 LOADING_MEMORY: Final = "100MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
 MODELS_MEMORY: Final = "300MB"
-LOADING_LOG: Final = "256MB"
+LONGEST_LOG: Final = "256MB"
 """Log after which rows are written out: some 100,000 recordings, whole row groups rather than the same one over and over."""
 Transports = Mapping[str, httpx.AsyncBaseTransport]
 
@@ -139,7 +140,7 @@ def open_run(
     warehouse = Warehouse(settings.warehouse_dir)
     refuse_unsafe_layout(warehouse)
     make_root(warehouse.root)
-    with private_files(), run_lock(warehouse.lock_file):
+    with private_files(), run_lock(warehouse.lock_file), ExitStack() as held:
         refuse_other_account(warehouse, [settings.sources[v] for v in vendors])
         settings = privacy.in_force(settings, warehouse, vendors, full=full)
         keep_private(warehouse.work)
@@ -152,6 +153,8 @@ def open_run(
             # dlt's folder may be ahead of what was restored; what it held is read from the vendors again
             shutil.rmtree(warehouse.pipelines_dir, ignore_errors=True)
         database = warehouse.private_database
+        kept = held.enter_context(kept_open(database))
+        kept.execute(f"SET wal_autocheckpoint = '{LONGEST_LOG}'")
         ledger.prepare(database)
         privacy.prepare(database)
         ledger.begin_run(
@@ -167,12 +170,16 @@ def open_run(
         ledger.remember_origins(database, {v: _origin(settings.sources[v]) for v in vendors}, result.run_id)
         run = _Run(settings, warehouse, result, reporter=reporter, transports=transports or {}, full=full, clock=clock)
         run.rows_changed = not published
+        run.let_go = held.close
         try:
             yield run
-        except Interrupted as interruption:
+        except BaseException as error:
+            interruption = interruption_behind(error)
+            if interruption is None:
+                raise
             result.exit_code = 128 + interruption.signal
             run.close("interrupted")
-            raise
+            raise interruption from None
 
 
 def refuse_unusable_settings(sources: Sequence[SourceSettings]) -> None:
@@ -247,6 +254,8 @@ class _Run:
         self._database = warehouse.private_database
         self._redactor = Redactor(settings.secrets)
         self._under_old_policy: list[Table] = []
+        self.let_go: Callable[[], None] = lambda: None
+        """Closes what is kept open of the private database."""
         self.rows_changed = True
         """Whether a row may differ from what is published; where none does, there is nothing to check."""
 
@@ -306,6 +315,8 @@ class _Run:
         if not publishable:
             return
         self._reporter.step("publishing")
+        self._fold_log()
+        self.let_go()
         try:
             publishing = rewrite.publish_rebuilt if rewrite.is_required(self._warehouse) else publish
             result.generation = publishing(self._warehouse, result.run_id, access=self._settings.access)
@@ -313,12 +324,18 @@ class _Run:
             self.problem(f"not published: {error}")
             self.close(result.status)
 
+    def _fold_log(self) -> None:
+        """Take a log that holds rows into the file while it need not be read again for that."""
+        if self.rows_changed:
+            # publishing tries again, and says why it cannot
+            with suppress(duckdb.Error), connect(self._database) as con:
+                con.execute("CHECKPOINT")
+
     def _make_models(self) -> bool:
         """Bring the analytics tables in step with the rows; says whether they may be published."""
         self._reporter.step("modelling")
         try:
-            with connect(self._database) as con:
-                con.execute(f"SET memory_limit = '{MODELS_MEMORY}'")
+            with connect(self._database) as con, limited(con, MODELS_MEMORY):
                 run_models(con, timezone=self._settings.timezone)
         except ModelFailed as failure:
             self.problem(f"not published, because {failure}")
@@ -389,10 +406,7 @@ class _Run:
         self._load(open_loader(self._warehouse, reading.vendor), reading)
 
     def _load(self, loader: "VendorLoader", reading: Reading) -> None:
-        # dlt opens and closes the file at each step: held open, it is set up once, and written out when that is due
-        with connect(self._database) as keeper:
-            keeper.execute(f"SET memory_limit = '{LOADING_MEMORY}'")
-            keeper.execute(f"SET wal_autocheckpoint = '{LOADING_LOG}'")
+        with connect(self._database) as con, limited(con, LOADING_MEMORY):
             while any(feed.has_rows() for feed in reading.feeds.values()):
                 loader.load_slice(reading, before_commit=lambda: self._keep_findings(reading))
         loader.tidy()
