@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -95,7 +96,7 @@ def replies(draw: st.DrawFn) -> tuple[str, bytes]:
     page = [orjson.loads(orjson.dumps(draw(st.sampled_from(records)))) for _ in range(draw(st.integers(0, 4)))]
     for record in page:
         for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
-            put(record, draw(st.sampled_from(paths(table))), draw(st.sampled_from(ODD_VALUES)))
+            put(record, draw(st.sampled_from(paths(table))), deepcopy(draw(st.sampled_from(ODD_VALUES))))
     envelope = {"count": len(page), "next": None, "list": page, "pagination": {"page": 1, "last_page": 1}}
     body = _written(envelope)
     return name, draw(st.sampled_from([body, body, body.replace(b",", b", "), body + b"\n"]))
