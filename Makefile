@@ -16,7 +16,7 @@ dashboard: $(VENV)/.runtime ## open the dashboard on the demo's warehouse
 	@DESKHOUSE__WAREHOUSE_DIR=$${DESKHOUSE__WAREHOUSE_DIR:-demo-warehouse} $(RUN)/deskhouse dashboard
 
 explore: $(VENV)/.runtime ## open a notebook that teaches the tables, on the demo's warehouse
-	@DESKHOUSE__WAREHOUSE_DIR=$${DESKHOUSE__WAREHOUSE_DIR:-demo-warehouse} $(RUN)/marimo edit notebooks/explore.py
+	@DESKHOUSE__WAREHOUSE_DIR=$${DESKHOUSE__WAREHOUSE_DIR:-demo-warehouse} $(RUN)/marimo edit --skip-update-check --no-sandbox notebooks/explore.py
 
 test: $(VENV)/.dev ## run the tests
 	@$(RUN)/pytest --numprocesses auto --dist worksteal
@@ -37,13 +37,15 @@ format: $(VENV)/.dev ## format the code
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-docs: $(VENV)/.runtime ## write docs/tables.md, docs/models.md and its picture from what is declared
+docs: $(VENV)/.runtime ## write what is generated in docs/: tables, models and their picture, dbt's sources
 	$(RUN)/python -m pipelines.dictionary
 	$(RUN)/python -m pipelines.model_docs
+	$(RUN)/python -m pipelines.dbt_sources
 
 docs-check: $(VENV)/.runtime ## fail if these files differ from what is declared
 	$(RUN)/python -m pipelines.dictionary --check
 	$(RUN)/python -m pipelines.model_docs --check
+	$(RUN)/python -m pipelines.dbt_sources --check
 
 simulate: $(VENV)/.dev ## play 5,000 histories of moving, failing vendors against the sync engine (a quarter of an hour)
 	@cd tests && ../$(RUN)/python -m simulation --histories 5000 --jobs 2

@@ -23,6 +23,8 @@ Now look inside:
 
   DESKHOUSE__WAREHOUSE_DIR={folder} {deskhouse} status
 
+  DESKHOUSE__WAREHOUSE_DIR={folder} {deskhouse} dashboard
+
   {python} -c "import duckdb; duckdb.connect('{database}', read_only=True).sql('''
       SELECT metadata__recording_type AS type, count(*) AS recordings, round(avg(metadata__duration)) AS seconds
       FROM screendesk.recordings GROUP BY type ORDER BY recordings DESC''').show()"

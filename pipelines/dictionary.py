@@ -43,6 +43,9 @@ _OPS: Final = """## ops
 | `ops.quarantine` | record without a usable key: raw JSON and reason |
 | `ops.models` | analytics table: when it was made, its rows, seconds, time zone and a hash of its inputs |
 | `ops.origins` | vendor: the base URL and project this warehouse was filled from |
+| `ops.privacy` | table: the privacy policy that all its rows are stored under, and since which run |
+| `ops.suppressions` | e-mail or name of an erased person, as a keyed hash, which keeps them out of later runs |
+| `ops.erasures` | person erased: when, the keyed hash of the e-mail, how many rows were changed |
 """
 
 

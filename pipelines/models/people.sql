@@ -37,6 +37,8 @@ accounts AS (
         -- the same address under another case is a second row: the person left only when every row is gone
         CASE WHEN bool_and(_deleted_at IS NOT NULL) THEN max(_deleted_at) END AS left_at
     FROM screendesk.users
+    -- the key of somebody who was erased is no address
+    WHERE NOT starts_with(lower(trim(email)), 'erased-')
     GROUP BY 1
 ),
 owners AS (
@@ -47,7 +49,9 @@ named AS (
     FROM analytics.support_sessions
     WHERE agent_email IS NOT NULL AND agent_name IS NOT NULL
     UNION
-    SELECT nullif(lower(trim(email)), ''), nullif(trim(name), '') FROM screendesk.users
+    SELECT nullif(lower(trim(email)), ''), nullif(trim(name), '')
+    FROM screendesk.users
+    WHERE NOT starts_with(lower(trim(email)), 'erased-')
 ),
 names AS (
     SELECT email, nullif(array_to_string(list_sort(list_distinct(list(name))), '; '), '') AS names FROM named GROUP BY email
