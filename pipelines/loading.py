@@ -63,6 +63,7 @@ class VendorLoader:
         Raises:
             LoadFailed: the slice was not committed.
         """
+        self._pipeline.activate()
         if self._pipeline.first_run:
             self._step(self._pipeline.sync_destination)
         self._step(lambda: self._pipeline.extract(slice_source(reading), loader_file_format="parquet"))

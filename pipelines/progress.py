@@ -2,7 +2,7 @@
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from pipelines.ledger import Receipt
 from pipelines.settings import VENDOR_NAMES
 from sources._plan import Outcome
-from sources._reading import Reading
+from sources._reading import Feed, Reading
 
 REFRESH_SECONDS: Final = 0.2
 PLAIN_SECONDS: Final = 10.0
@@ -23,8 +23,8 @@ class Reporter(Protocol):
     """Told what happens during a run."""
 
     @abstractmethod
-    def watching(self, reading: Reading) -> AbstractContextManager[None]:
-        """A context in which the reading's progress is shown."""
+    def watching(self, readings: Sequence[Reading]) -> AbstractContextManager[None]:
+        """A context in which the progress of readings is shown."""
 
     def settled(self, receipt: Receipt) -> None:  # noqa: ARG002 - for those who show it
         """A table has its receipt."""
@@ -39,7 +39,7 @@ class SilentReporter(Reporter):
     """Shows nothing."""
 
     @contextmanager
-    def watching(self, reading: Reading) -> Iterator[None]:  # noqa: ARG002 - the protocol's argument
+    def watching(self, readings: Sequence[Reading]) -> Iterator[None]:  # noqa: ARG002 - the protocol's argument
         """Nothing."""
         yield
 
@@ -51,12 +51,13 @@ class PlainReporter(Reporter):
         self._console = console
 
     @contextmanager
-    def watching(self, reading: Reading) -> Iterator[None]:
-        """A line at the start, then one every few seconds."""
-        self._line(f"{VENDOR_NAMES[reading.vendor]}: reading")
+    def watching(self, readings: Sequence[Reading]) -> Iterator[None]:
+        """A line for each at the start, then one every few seconds."""
+        for reading in readings:
+            self._line(f"{VENDOR_NAMES[reading.vendor]}: reading")
 
         def tell() -> None:
-            for name, feed in reading.feeds.items():
+            for reading, name, feed in _feeds(readings):
                 if feed.outcome.finished_at is None:
                     self._line(f"{reading.vendor}.{name}: {_counts(feed.outcome)}{_waiting(reading)}")
 
@@ -86,7 +87,7 @@ class BarReporter(Reporter):
         self._console = console
 
     @contextmanager
-    def watching(self, reading: Reading) -> Iterator[None]:
+    def watching(self, readings: Sequence[Reading]) -> Iterator[None]:
         """A bar for each table."""
         progress = Progress(
             SpinnerColumn(finished_text="✓"),
@@ -96,13 +97,14 @@ class BarReporter(Reporter):
             console=self._console,
             transient=True,
         )
-        tasks = {n: progress.add_task(f"{reading.vendor}.{n}", total=None, counts="") for n in reading.feeds}
+        names = [f"{reading.vendor}.{name}" for reading, name, _ in _feeds(readings)]
+        tasks = [progress.add_task(name, total=None, counts="") for name in names]
 
         def show() -> None:
-            for name, feed in reading.feeds.items():
+            for task, (reading, _, feed) in zip(tasks, _feeds(readings), strict=True):
                 outcome = feed.outcome
                 progress.update(
-                    tasks[name],
+                    task,
                     completed=outcome.distinct_read,
                     total=outcome.vendor_count,
                     counts=_counts(outcome) + _waiting(reading),
@@ -119,6 +121,12 @@ class BarReporter(Reporter):
             f"{receipt.updated:,} changed, {receipt.deleted:,} deleted",
             highlight=False,
         )
+
+
+def _feeds(readings: Sequence[Reading]) -> Iterator[tuple[Reading, str, Feed]]:
+    for reading in readings:
+        for name, feed in reading.feeds.items():
+            yield reading, name, feed
 
 
 def _counts(outcome: Outcome) -> str:

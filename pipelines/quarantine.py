@@ -294,9 +294,9 @@ class _Attempt:
         vendor = self.table.schema
         settings = SourceSettings(vendor, secret="", base_url="")
         reading = Reading(settings, no_client, lambda _: [], tables_of(vendor), {}, clock=self.clock)
-        reading.feeds[self.table.name].slices.put(Slice(1, page.take(positions, self.clock()), []))
+        reading.feeds[self.table.name].hand_out(Slice(1, page.take(positions, self.clock()), []))
         for feed in reading.feeds.values():
-            feed.slices.put(None)
+            feed.hand_out(None)
         return reading
 
 

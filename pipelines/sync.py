@@ -41,7 +41,7 @@ from pipelines.transform import ModelFailed, run_models
 from sources import getscreen, posthog, screendesk
 from sources._errors import WrongSetting
 from sources._privacy import STANDARD, Policy
-from sources._reading import Reading
+from sources._reading import Reading, side_by_side
 from sources._redact import Redactor
 from sources._schema import Table
 from sources._settings import SourceSettings
@@ -254,6 +254,8 @@ class _Run:
         self._database = warehouse.private_database
         self._redactor = Redactor(settings.secrets)
         self._under_old_policy: list[Table] = []
+        self._loaders: dict[str, VendorLoader] = {}
+        self._new_tokens: set[str] = set()
         self.let_go: Callable[[], None] = lambda: None
         """Closes what is kept open of the private database."""
         self.rows_changed = True
@@ -276,8 +278,7 @@ class _Run:
                 self.rows_changed |= open_loader(self._warehouse, vendor).drain()
         declare_tables(self._database, ALL_TABLES)
         self._bring_under_policy(vendors)
-        for vendor in vendors:
-            self._sync_vendor(vendor)
+        self._sync_vendors(vendors)
 
     def _bring_under_policy(self, vendors: Sequence[str]) -> None:
         """Say which rows a changed privacy policy has not reached, or with `full` bring them under it."""
@@ -363,21 +364,44 @@ class _Run:
         self._result.problems.append(text)
         self._result.exit_code = 1
 
-    def _sync_vendor(self, vendor: str) -> None:
-        result, database = self._result, self._database
-        source = self._settings.sources[vendor]
+    def _sync_vendors(self, vendors: Sequence[str]) -> None:
+        """Read the vendors side by side, and load what comes, a slice of one of them at a time."""
+        readings = [self._open_reading(vendor) for vendor in vendors]
+        with (
+            self._reporter.watching(readings),
+            side_by_side(readings) as next_ready,
+            connect(self._database) as con,
+            limited(con, LOADING_MEMORY),
+        ):
+            while (reading := next_ready()) is not None:
+                failure = ""
+                try:
+                    if self._load_slice(reading):
+                        continue
+                except LoadFailed as error:
+                    failure = self._redactor.text(str(error))
+                reading.end()
+                self._settle(reading, failure)
+        self._result.receipts.sort(key=lambda receipt: VENDORS.index(receipt.vendor))
+
+    def _open_reading(self, vendor: str) -> Reading:
+        database, source = self._database, self._settings.sources[vendor]
         same_token = ledger.origins(database)[vendor].read_with(source.secret)
         histories = {t.qualified_name: ledger.history_of(database, t, same_token=same_token) for t in tables_of(vendor)}
+        if not same_token:
+            self._new_tokens.add(vendor)
         reading: Reading = SOURCES[vendor].open_reading(
             source, histories, self._transports.get(vendor), full=self._full, clock=self._clock
         )
-        failure = ""
-        with self._reporter.watching(reading), reading:
-            try:
-                if any(feed.has_rows() for feed in reading.feeds.values()):
-                    self.load(reading)
-            except LoadFailed as error:
-                failure = self._redactor.text(str(error))
+        return reading
+
+    def _settle(self, reading: Reading, failure: str) -> None:
+        """Write the receipts of a vendor that has been read, or whose rows could not be loaded."""
+        result, database, vendor = self._result, self._database, reading.vendor
+        source = self._settings.sources[vendor]
+        if vendor in self._loaders and not failure:
+            # what could not be loaded is tried once more by the next run
+            self._loaders.pop(vendor).tidy()
         self._keep_findings(reading)
         outcomes = [feed.outcome for feed in reading.feeds.values()]
         for outcome in outcomes:
@@ -387,7 +411,7 @@ class _Run:
         if not any(r.complete or r.live_rows or r.cursor_before for r in receipts):
             # nothing was ever read from this address, which may be a typing mistake: it must be free to change
             ledger.forget_origin(database, vendor)
-        if not same_token and all(outcome.error is None for outcome in outcomes):
+        elif vendor in self._new_tokens and all(outcome.error is None for outcome in outcomes):
             ledger.remember_token(database, vendor, ledger.mark_of(source.secret))
         result.receipts += receipts
         for receipt in receipts:
@@ -397,19 +421,26 @@ class _Run:
             self._reporter.settled(receipt)
 
     def load(self, reading: Reading) -> None:
-        """Load what a reading hands out.
+        """Load all that a reading hands out.
 
         Raises:
             LoadFailed: a slice was not committed.
         """
-        self.rows_changed = True
-        self._load(open_loader(self._warehouse, reading.vendor), reading)
-
-    def _load(self, loader: "VendorLoader", reading: Reading) -> None:
         with connect(self._database) as con, limited(con, LOADING_MEMORY):
-            while any(feed.has_rows() for feed in reading.feeds.values()):
-                loader.load_slice(reading, before_commit=lambda: self._keep_findings(reading))
-        loader.tidy()
+            while self._load_slice(reading):
+                pass
+        if reading.vendor in self._loaders:
+            self._loaders.pop(reading.vendor).tidy()
+
+    def _load_slice(self, reading: Reading) -> bool:
+        """Load the next slice of a reading; False if there is none."""
+        if not any(feed.has_rows() for feed in reading.feeds.values()):
+            return False
+        self.rows_changed = True
+        if reading.vendor not in self._loaders:
+            self._loaders[reading.vendor] = open_loader(self._warehouse, reading.vendor)
+        self._loaders[reading.vendor].load_slice(reading, before_commit=lambda: self._keep_findings(reading))
+        return True
 
     def _keep_findings(self, reading: Reading) -> None:
         for feed in reading.feeds.values():

@@ -1,6 +1,6 @@
-"""One vendor being read in the background, handed to the loader slice by slice.
+"""Vendors being read in the background, each handed to the loader slice by slice.
 
-The reading runs in a thread of its own with its own event loop, so that pages are fetched and converted while the
+A reading runs in a thread of its own with its own event loop, so that pages are fetched and converted while the
 loader writes the slice before. A bounded number of batches waits in between, which keeps memory flat.
 """
 
@@ -52,6 +52,7 @@ class Feed:
     _held: Slice | None = None
     _task: "asyncio.Task[None] | None" = None
     _release: Callable[[], object] = field(default=lambda: None)
+    _news: threading.Event = field(default_factory=threading.Event)
 
     def next_slice(self) -> Iterator[dict[str, pa.Table]]:
         """Arrow tables of the next slice, by table name; blocks while the vendor is being read."""
@@ -75,15 +76,33 @@ class Feed:
         while (piece := self._peek()) is not None:
             if piece.batch is not None:
                 return True
-            self.quarantined += piece.quarantined
-            self._held = None
+            self._pass_over(piece)
         return False
+
+    def rows_waiting(self) -> bool | None:
+        """As `has_rows`, without blocking: None while it cannot be told."""
+        while True:
+            if self._held is None and not self.finished and self.slices.empty():
+                return None
+            piece = self._peek()
+            if piece is None or piece.batch is not None:
+                return piece is not None
+            self._pass_over(piece)
 
     def take_noted(self) -> tuple[dict[Drift, int], list[Quarantined]]:
         """Drift and quarantine noted since the last call."""
         noted = self.drift, self.quarantined
         self.drift, self.quarantined = {}, []
         return noted
+
+    def hand_out(self, piece: "Slice | BaseException | None") -> None:
+        """Give the loader a piece, the failure that ended the reading, or None at the end of the table."""
+        self.slices.put(piece)
+        self._news.set()
+
+    def _pass_over(self, piece: Slice) -> None:
+        self.quarantined += piece.quarantined
+        self._held = None
 
     def _joined(self, batches: Sequence[Batch]) -> dict[str, pa.Table]:
         for batch in batches:
@@ -142,7 +161,7 @@ class Reading:
         self._slice_rows, self._slice_seconds = slice_rows, slice_seconds
         self.feeds = {t.name: Feed(t, Outcome(t, clock())) for t in tables}
         self._thread = threading.Thread(target=self._run, name=f"reading-{self.vendor}", daemon=True)
-        self._started = False
+        self._started = self.ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = threading.Event()
@@ -153,9 +172,15 @@ class Reading:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Stop reading and wait until that has happened; what was handed out stays valid."""
+        self.ended = True
         self.stop()
-        # a name that is being resolved cannot be interrupted; the thread does not keep the process alive
-        self._thread.join(timeout=STOP_SECONDS)
+        if self._started:
+            # a name that is being resolved cannot be interrupted; the thread does not keep the process alive
+            self._thread.join(timeout=STOP_SECONDS)
 
     def start(self) -> None:
         """Begin to read, if that has not happened yet."""
@@ -172,6 +197,17 @@ class Reading:
     def waiting(self) -> float:
         """Seconds the vendor has asked to wait, from now."""
         return self._client.waiting if self._client else 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a row to load, or everything has been read."""
+        waiting = [feed.rows_waiting() for feed in self.feeds.values()]
+        return True in waiting or None not in waiting
+
+    def tell(self, news: threading.Event) -> None:
+        """Set `news` whenever something may have become ready."""
+        for feed in self.feeds.values():
+            feed._news = news  # noqa: SLF001 - a feed and its reading are one mechanism
 
     def stop(self) -> None:
         """Stop reading at the next request; what was handed out stays valid."""
@@ -198,7 +234,7 @@ class Reading:
             while isinstance(cause, BaseExceptionGroup):
                 cause = cause.exceptions[0]
             for feed in self.feeds.values():
-                feed.slices.put(ReadingStopped() if isinstance(cause, asyncio.CancelledError) else cause)
+                feed.hand_out(ReadingStopped() if isinstance(cause, asyncio.CancelledError) else cause)
 
     async def _read(self) -> None:
         self._task = asyncio.current_task()
@@ -211,7 +247,7 @@ class Reading:
             for feed in self.feeds.values():
                 feed.outcome.error, feed.outcome.reason = error, error.message
                 feed.outcome.finished_at = self._clock()
-                feed.slices.put(None)
+                feed.hand_out(None)
             return
         async with client:
             self._client = client
@@ -239,8 +275,44 @@ class Reading:
         async with contextlib.aclosing(sweep.slices()) as pieces:
             async for piece in pieces:
                 await room.acquire()
-                feed.slices.put(piece)
-        feed.slices.put(None)
+                feed.hand_out(piece)
+        feed.hand_out(None)
+
+
+@contextlib.contextmanager
+def side_by_side(readings: Sequence[Reading]) -> Iterator[Callable[[], Reading | None]]:
+    """Read all of them at once, and end them all.
+
+    Yields:
+        What returns, whenever it is called, one of those not yet ended that has a row to load or has been read whole,
+        each in its turn; it blocks until there is one, and returns None when all have ended.
+    """
+    news = threading.Event()
+    waiting = list(readings)
+
+    def next_ready() -> Reading | None:
+        waiting[:] = [reading for reading in waiting if not reading.ended]
+        while waiting:
+            news.clear()
+            for reading in waiting:
+                if reading.ready:
+                    waiting.remove(reading)
+                    waiting.append(reading)
+                    return reading
+            # not for good: see `Feed._wait`
+            news.wait(WAKE_SECONDS)
+        return None
+
+    try:
+        for reading in readings:
+            reading.tell(news)
+            reading.start()
+        yield next_ready
+    finally:
+        for reading in readings:
+            reading.stop()
+        for reading in readings:
+            reading.end()
 
 
 def _call(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:

@@ -25,7 +25,7 @@ from sources._http import RetryPolicy, Traffic
 from sources._known import Known
 from sources._pages import ListPage
 from sources._plan import Answer, History, ListPlan, Outcome, Presence, Slice
-from sources._reading import Reading, ReadingStopped
+from sources._reading import Reading, ReadingStopped, side_by_side
 from sources._schema import ChildTable, Column, Table, Type
 from sources._settings import SourceSettings
 from sources._sweep import Sweep
@@ -530,6 +530,78 @@ def test_slices_end_at_their_size_and_repeat_no_key() -> None:
     assert [len(s) for s in slices[:2]] == [8, 5] or [len(s) for s in slices[:3]] == [8, 4, 1]
     assert all(len(s) == len(set(s)) <= 8 for s in slices)
     assert Counter(k for s in slices for k in s)["k0"] == 2
+
+
+# ---- several vendors side by side
+
+
+class Silent(Vendor):
+    """Never answers."""
+
+    async def walk(self, _: Traffic) -> AsyncGenerator[ListPage, None]:
+        await asyncio.Event().wait()
+        yield ListPage([], 0, in_place=True)
+
+
+def alive(*sources: Reading) -> list[bool]:
+    return [source._thread.is_alive() for source in sources]
+
+
+def test_a_vendor_that_never_answers_holds_up_no_other() -> None:
+    """Catches a loader that waits for the first of several vendors, and one that leaves its thread behind."""
+    silent, other = reading(Silent([])), reading(Vendor(listing(things(30), size=3)), slice_rows=10)
+
+    def run() -> list[str]:
+        keys = []
+        with side_by_side([silent, other]) as next_ready:
+            while not other.ended:
+                ready = next_ready()
+                assert ready is other
+                keys += [k for tables in other.feeds["things"].next_slice() for k in tables["things"]["id"].to_pylist()]
+                if other.finished:
+                    other.end()
+        return keys
+
+    assert len(in_time(run)) == 30
+    assert alive(silent, other) == [False, False]
+
+
+def test_vendors_that_are_ready_take_turns_and_each_is_named_until_it_has_ended() -> None:
+    """Catches a vendor with much to load that leaves none of the others a turn, and one that is forgotten."""
+    sources = [reading(Vendor(listing(things(18), size=3)), slice_rows=3) for _ in range(2)]
+
+    def run() -> list[int]:
+        turns = []
+        with side_by_side(sources) as next_ready:
+            for source in sources:
+                source._thread.join(PATIENCE)
+            while (ready := next_ready()) is not None:
+                turns.append(sources.index(ready))
+                if ready.feeds["things"].has_rows():
+                    list(ready.feeds["things"].next_slice())
+                else:
+                    ready.end()
+        return turns
+
+    turns = in_time(run)
+    assert len(turns) >= 8
+    assert turns == [turn % 2 for turn in range(len(turns))]
+
+
+def test_a_bug_in_one_vendors_reading_reaches_the_loader_and_ends_them_all() -> None:
+    """Catches a failure that is waited for in vain, or threads that go on asking vendors after the run is over."""
+    silent = reading(Silent([]))
+    broken = reading(Vendor([*listing(things(3), count=9), ZeroDivisionError("bug")]))
+
+    def run() -> None:
+        with side_by_side([silent, broken]) as next_ready:
+            while True:
+                ready = next_ready()
+                assert ready is broken
+                list(broken.feeds["things"].next_slice())
+
+    assert isinstance(in_time(run), ZeroDivisionError)
+    assert alive(silent, broken) == [False, False]
 
 
 # ---- whole vendors

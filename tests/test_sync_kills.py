@@ -150,6 +150,20 @@ def test_interrupted_runs_say_so_and_the_next_is_fine(number: int, code: int, sa
     assert statuses[0] == ("interrupted", code)
 
 
+def test_vendors_are_read_while_another_does_not_answer(sandboxed: Desk, world: World) -> None:
+    """Vendors read one after the other: the slowest decides when the others' rows are seen, and a run takes their sum."""
+    truth = Truth(world)
+    world.faults.add(Fault("slow", vendor="screendesk", times=None, delay=2 * PATIENCE))
+    started = sandboxed.start("sync")
+    # what is not answered is not in the log
+    wait_until(lambda: {request.vendor for request in world.requests} >= {"getscreen", "posthog"}, started)
+    started.kill(signal.SIGKILL)
+    started.wait()
+    world.faults.clear()
+    sandboxed.sync()
+    truth.check(sandboxed.published)
+
+
 LOSSES = (
     ("work",),
     ("generations", "current"),

@@ -1,6 +1,6 @@
 """The fast level: everything real but dlt, files and publishing.
 
-`_Run._sync_vendor` of `pipelines.sync` runs as it is, with the real reading, sweeps, comparer, history, settling and
+`_Run._sync_vendors` of `pipelines.sync` runs as it is, with the real reading, sweeps, comparer, history, settling and
 ledger. Only two things are replaced: the database is one DuckDB in memory, kept for all histories (opening a file ten times
 a run would be most of the time), and dlt's part is `MemoryLoader`, which commits a slice in one transaction, keeps an
 extracted slice for the next run when killed before that, and drains it then, as `VendorLoader` does (those promises
@@ -155,7 +155,7 @@ class Engine:
                 full=full,
                 clock=clock,
             )
-            run._sync_vendor(vendor)
+            run._sync_vendors([vendor])
             self.passed()
         except Killed:
             return None
