@@ -48,10 +48,18 @@ def kept_open(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def limited(connection: duckdb.DuckDBPyConnection, memory: str) -> Iterator[None]:
-    """Let DuckDB hold so much of the connection's database and no more, e.g. `200MB`; the rest it reads again, or swaps."""
+def limited(connection: duckdb.DuckDBPyConnection, memory: str | None) -> Iterator[None]:
+    """Let DuckDB hold so much of the connection's database and no more, e.g. `200MB`; the rest it reads again, or swaps.
+
+    None is as much as DuckDB takes unless told otherwise, most of the machine's.
+    """
+    if memory is None:
+        yield
+        return
+    ((before,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
     connection.execute(f"SET memory_limit = '{memory}'")
     try:
         yield
     finally:
-        connection.execute("RESET memory_limit")
+        # RESET changes what the setting says and not what may be held
+        connection.execute(f"SET memory_limit = '{before}'")

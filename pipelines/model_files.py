@@ -38,6 +38,10 @@ class ModelFailed(Exception):
         self.check = check
 
 
+class ModelTooLarge(ModelFailed):
+    """A model needs more memory than it was given."""
+
+
 @dataclass(frozen=True)
 class ModelColumn:
     """One declared column of a model.

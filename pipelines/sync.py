@@ -37,7 +37,7 @@ from pipelines.publish import (
     sweep_leftovers,
 )
 from pipelines.settings import VENDOR_NAMES, VENDORS, Settings, SettingsError, setting_name
-from pipelines.transform import ModelFailed, run_models
+from pipelines.transform import ModelFailed, ModelTooLarge, run_models
 from sources import getscreen, posthog, screendesk
 from sources._errors import WrongSetting
 from sources._privacy import STANDARD, Policy
@@ -55,7 +55,8 @@ SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": 
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
 LOADING_MEMORY: Final = "100MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
-MODELS_MEMORY: Final = "300MB"
+MODELS_MEMORY: Final = ("200MB", "1GB", None)
+"""What DuckDB may hold while models are made: enough for a million sessions, and then what the next try needs."""
 LONGEST_LOG: Final = "256MB"
 """Log after which rows are written out: some 100,000 recordings, whole row groups rather than the same one over and over."""
 Transports = Mapping[str, httpx.AsyncBaseTransport]
@@ -335,13 +336,19 @@ class _Run:
     def _make_models(self) -> bool:
         """Bring the analytics tables in step with the rows; says whether they may be published."""
         self._reporter.step("modelling")
-        try:
-            with connect(self._database) as con, limited(con, MODELS_MEMORY):
-                run_models(con, timezone=self._settings.timezone)
-        except ModelFailed as failure:
-            self.problem(f"not published, because {failure}")
-            return False
-        return True
+        for memory in MODELS_MEMORY:
+            try:
+                with connect(self._database) as con, limited(con, memory):
+                    run_models(con, timezone=self._settings.timezone)
+            except ModelTooLarge as failure:
+                if memory == MODELS_MEMORY[-1]:
+                    self.problem(f"not published, because {failure}")
+            except ModelFailed as failure:
+                self.problem(f"not published, because {failure}")
+                return False
+            else:
+                return True
+        return False
 
     def close(self, status: str) -> None:
         """Write how the run ended."""

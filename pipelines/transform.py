@@ -17,13 +17,31 @@ from typing import Final
 import duckdb
 
 from pipelines.model_checks import check_against_others, check_model
-from pipelines.model_files import DECLARATIONS, MODELS_DIR, SCHEMA, Model, ModelFailed, load_models, order
+from pipelines.model_files import (
+    DECLARATIONS,
+    MODELS_DIR,
+    SCHEMA,
+    Model,
+    ModelFailed,
+    ModelTooLarge,
+    load_models,
+    order,
+)
 from sources._schema import Table, every_table
 from sources.getscreen.tables import TABLES as GETSCREEN_TABLES
 from sources.posthog.tables import TABLES as POSTHOG_TABLES
 from sources.screendesk.tables import TABLES as SCREENDESK_TABLES
 
-__all__ = ["ModelFailed", "ModelRun", "check_timezone", "inputs_fingerprint", "load_models", "order", "run_models"]
+__all__ = [
+    "ModelFailed",
+    "ModelRun",
+    "ModelTooLarge",
+    "check_timezone",
+    "inputs_fingerprint",
+    "load_models",
+    "order",
+    "run_models",
+]
 
 DEFAULT_TIMEZONE: Final = "UTC"
 _RAW_TABLES: Final[tuple[Table, ...]] = (*SCREENDESK_TABLES, *GETSCREEN_TABLES, *POSTHOG_TABLES)
@@ -125,7 +143,8 @@ def run_models(
         What was made.
 
     Raises:
-        ModelFailed: a model cannot be made or a check does not hold. The database is as it was.
+        ModelTooLarge: DuckDB may not hold as much memory as a model or a check needs.
+        ModelFailed: a model cannot be made or a check does not hold. The database is as it was either way.
     """
     began = time.perf_counter()
     try:
@@ -154,6 +173,8 @@ def _run(connection: duckdb.DuckDBPyConnection, timezone: str, folder: Path, beg
         # a failed commit has already ended the transaction
         if not isinstance(error, duckdb.TransactionException):
             connection.rollback()
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise ModelTooLarge(f"the models: {_told(error)}") from None
         raise
     return ModelRun(rows, time.perf_counter() - began, kept=tuple(sorted(kept)), inputs=everything)
 
@@ -291,7 +312,8 @@ def _timed(
     try:
         step(connection, model)
     except duckdb.Error as error:
-        raise ModelFailed(f"model {model.name}: {_told(error)}", model=model.name) from None
+        kind = ModelTooLarge if isinstance(error, duckdb.OutOfMemoryException) else ModelFailed
+        raise kind(f"model {model.name}: {_told(error)}", model=model.name) from None
     return time.perf_counter() - began
 
 

@@ -10,9 +10,13 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 from truth import ROOT_NAMES, Truth, check_ledger, query, writes
 
+from pipelines import sync
+from pipelines.progress import SilentReporter
+from pipelines.settings import Settings
 from sandbox.faults import Fault
 from sandbox.posthog.account import PosthogSettings
 from sandbox.world import World
@@ -419,3 +423,21 @@ def test_check_and_status_leave_no_trace(sandboxed: Desk, world: World) -> None:
     assert finished.code == 1
     assert TOKENS["posthog"] in finished.stdout
     assert contents(sandboxed.warehouse) == before
+
+
+@pytest.mark.parametrize(("limits", "made"), [(("1MB", None), True), (("1MB",), False)])
+def test_models_get_the_memory_they_need_or_say_so(
+    sandboxed: Desk, monkeypatch: pytest.MonkeyPatch, limits: tuple[str | None, ...], *, made: bool
+) -> None:
+    """A warehouse that grew past a fixed limit, of which nothing is published any more though the machine has room."""
+    sandboxed.sync()
+    monkeypatch.setattr(sync, "MODELS_MEMORY", limits)
+    with sync.open_run(Settings(sandboxed.warehouse), [], SilentReporter()) as run:
+        run.sync_all([])
+        with duckdb.connect(str(run._database)) as connection:
+            connection.execute("UPDATE ops.models SET inputs = '', made_from = ''")
+        run.finish()
+    assert (run.result.generation is not None) is made
+    assert ("memory" in " ".join(run.result.problems).lower()) is not made
+    with duckdb.connect(str(sandboxed.published), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) > 0 FROM analytics.support_sessions").fetchall() == [(True,)]
