@@ -225,4 +225,6 @@ def engine(patch: pytest.MonkeyPatch) -> Iterator[Engine]:
     patch.setattr(sys, "meta_path", [_NoPandas(), *sys.meta_path])
     patch.setattr(sync, "open_loader", MemoryLoader)
     patch.setattr(ledger, "settle", settle_or_die)
+    # the database is in memory, all of it
+    patch.setattr(sync, "LOADING_MEMORY", None)
     yield _ENGINE
