@@ -717,6 +717,22 @@ def test_a_first_load_that_windows_cannot_prove_ends_with_a_sweep() -> None:
     assert len([r for r in desk.requests if "date_from" in r]) <= 1 + 3 + 1
 
 
+def test_a_first_load_ends_where_the_filter_is_ignored_and_a_row_leaves_after_it_was_counted() -> None:
+    """Catches windows that go on for ever, each full of rows known already, for the one that is gone."""
+    desk = Desk(0, filter_meaning="ignored")
+    keys = [desk.add(-day(n) - 60, -day(n) - 1) for n in range(9)]
+
+    def leave(body: bytes) -> bytes:
+        desk.table.delete(keys[0])
+        return body
+
+    desk.world.faults.add(Fault("replace", query={"limit": "1"}, times=1, body=leave))
+    outcome = desk.follows()
+    assert len(desk.live) == 8
+    assert outcome.sweep_kind == "full"
+    assert len(desk.requests) < 20
+
+
 def test_what_begins_during_the_first_load_is_read_as_well() -> None:
     """Catches a long first load of a busy account that is read twice, because something began meanwhile."""
     desk = Desk(0, max_limit=10)
