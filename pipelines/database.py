@@ -11,6 +11,8 @@ STORAGE_VERSION: Final = "v1.2.0"
 """What BI tools whose DuckDB is older than ours can still open."""
 
 
+LONG_LOG: Final = "SET wal_autocheckpoint = '256MB'"
+"""Rows are written out after a log of some 100,000 recordings: whole row groups rather than the same one over and over."""
 _held: Final[set[Path]] = set()
 """Files this process keeps open for writing: DuckDB has one instance for each, and refuses to share it in another mode."""
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 import dlt
 from dlt.common.exceptions import SignalReceivedException
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from pipelines.database import LONG_LOG
 from pipelines.destination import atomic_duckdb
 from pipelines.interrupt import Interrupted
 from pipelines.leftovers import LoadFailed, has_leftovers
@@ -26,7 +28,10 @@ class VendorLoader:
         self._pipeline = dlt.pipeline(
             vendor,
             pipelines_dir=str(warehouse.pipelines_dir),
-            destination=atomic_duckdb(str(warehouse.private_database), destination_name="duckdb"),
+            # dlt sets a log of its own at each connection, and runs statements after that
+            destination=atomic_duckdb(
+                DuckDbCredentials(str(warehouse.private_database), statements=[LONG_LOG]), destination_name="duckdb"
+            ),
             dataset_name=vendor,
         )
 

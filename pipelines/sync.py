@@ -17,7 +17,7 @@ import httpx
 
 from pipelines import ledger, privacy, rewrite
 from pipelines.checks import FailedCheck, failed_checks
-from pipelines.database import connect, kept_open, limited
+from pipelines.database import LONG_LOG, connect, kept_open, limited
 from pipelines.declare import declare_tables
 from pipelines.interrupt import interruption_behind
 from pipelines.ledger import Origin, Receipt
@@ -57,8 +57,6 @@ LOADING_MEMORY: Final = "100MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
 MODELS_MEMORY: Final = ("200MB", "1GB", None)
 """What DuckDB may hold while models are made: enough for a million sessions, and then what the next try needs."""
-LONGEST_LOG: Final = "256MB"
-"""Log after which rows are written out: some 100,000 recordings, whole row groups rather than the same one over and over."""
 Transports = Mapping[str, httpx.AsyncBaseTransport]
 
 
@@ -155,7 +153,7 @@ def open_run(
             shutil.rmtree(warehouse.pipelines_dir, ignore_errors=True)
         database = warehouse.private_database
         kept = held.enter_context(kept_open(database))
-        kept.execute(f"SET wal_autocheckpoint = '{LONGEST_LOG}'")
+        kept.execute(LONG_LOG)
         ledger.prepare(database)
         privacy.prepare(database)
         ledger.begin_run(
@@ -330,7 +328,7 @@ class _Run:
         """Take a log that holds rows into the file while it need not be read again for that."""
         if self.rows_changed:
             # publishing tries again, and says why it cannot
-            with suppress(duckdb.Error), connect(self._database) as con:
+            with suppress(duckdb.Error), connect(self._database) as con, limited(con, LOADING_MEMORY):
                 con.execute("CHECKPOINT")
 
     def _make_models(self) -> bool:
@@ -373,22 +371,18 @@ class _Run:
 
     def _sync_vendors(self, vendors: Sequence[str]) -> None:
         """Read the vendors side by side, and load what comes, a slice of one of them at a time."""
-        readings = [self._open_reading(vendor) for vendor in vendors]
-        with (
-            self._reporter.watching(readings),
-            side_by_side(readings) as next_ready,
-            connect(self._database) as con,
-            limited(con, LOADING_MEMORY),
-        ):
-            while (reading := next_ready()) is not None:
-                failure = ""
-                try:
-                    if self._load_slice(reading):
-                        continue
-                except LoadFailed as error:
-                    failure = self._redactor.text(str(error))
-                reading.end()
-                self._settle(reading, failure)
+        with connect(self._database) as con, limited(con, LOADING_MEMORY):
+            readings = [self._open_reading(vendor) for vendor in vendors]
+            with self._reporter.watching(readings), side_by_side(readings) as next_ready:
+                while (reading := next_ready()) is not None:
+                    failure = ""
+                    try:
+                        if self._load_slice(reading):
+                            continue
+                    except LoadFailed as error:
+                        failure = self._redactor.text(str(error))
+                    reading.end()
+                    self._settle(reading, failure)
         self._result.receipts.sort(key=lambda receipt: VENDORS.index(receipt.vendor))
 
     def _open_reading(self, vendor: str) -> Reading:
