@@ -3,6 +3,8 @@
 Commands import what they need when they run, so that `--help` answers at once.
 """
 
+import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 PLAIN_WIDTH = 140
+_ARENA_MAX = -8
+"""M_ARENA_MAX of mallopt(3)."""
 
 app = typer.Typer(
     name="deskhouse",
@@ -68,6 +72,7 @@ def main() -> None:
     configure_dlt()
     # Arrow's own pool keeps what it once had, a hundred megabytes more in a long load
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    _share_memory()
     try:
         with signals_interrupt():
             try:
@@ -83,6 +88,12 @@ def main() -> None:
             raise
         name = signal.Signals(interruption.signal).name
         sys.exit(_fail(f"interrupted ({name}); nothing is lost, run again to go on", 128 + interruption.signal))
+
+
+def _share_memory() -> None:
+    """Let all threads take memory from one place: what one frees is used by another, rather than kept for its thread."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc has no such choice
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature for an option's callback

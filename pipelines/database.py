@@ -1,5 +1,6 @@
 """Connections to the warehouse's database files."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,11 @@ STORAGE_VERSION: Final = "v1.2.0"
 """What BI tools whose DuckDB is older than ours can still open."""
 
 
-LONG_LOG: Final = "SET wal_autocheckpoint = '256MB'"
-"""Rows are written out after a log of some 100,000 recordings: whole row groups rather than the same one over and over."""
+LOADING: Final = "SET wal_autocheckpoint = '256MB'; SET threads = 1"
+"""Rows are written out after a log of some 100,000 recordings: whole row groups rather than the same one over and over.
+
+One thread merges and writes out, which takes two thirds of the memory; another reads from vendors meanwhile.
+"""
 _held: Final[set[Path]] = set()
 """Files this process keeps open for writing: DuckDB has one instance for each, and refuses to share it in another mode."""
 
@@ -47,6 +51,17 @@ def kept_open(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             yield connection
         finally:
             _held.discard(path)
+
+
+@contextmanager
+def all_threads(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let DuckDB work on as many threads as this process may use."""
+    ((before,),) = connection.execute("SELECT current_setting('threads')").fetchall()
+    connection.execute(f"SET threads = {os.cpu_count() or 1}")
+    try:
+        yield
+    finally:
+        connection.execute(f"SET threads = {before}")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from pipelines.database import LONG_LOG
+from pipelines.database import LOADING
 from pipelines.destination import atomic_duckdb
 from pipelines.interrupt import Interrupted
 from pipelines.leftovers import LoadFailed, has_leftovers
@@ -30,7 +30,7 @@ class VendorLoader:
             pipelines_dir=str(warehouse.pipelines_dir),
             # dlt sets a log of its own at each connection, and runs statements after that
             destination=atomic_duckdb(
-                DuckDbCredentials(str(warehouse.private_database), statements=[LONG_LOG]), destination_name="duckdb"
+                DuckDbCredentials(str(warehouse.private_database), statements=[LOADING]), destination_name="duckdb"
             ),
             dataset_name=vendor,
         )

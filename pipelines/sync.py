@@ -17,7 +17,7 @@ import httpx
 
 from pipelines import ledger, privacy, rewrite
 from pipelines.checks import FailedCheck, failed_checks
-from pipelines.database import LONG_LOG, connect, kept_open, limited
+from pipelines.database import LOADING, all_threads, connect, kept_open, limited
 from pipelines.declare import declare_tables
 from pipelines.interrupt import interruption_behind
 from pipelines.ledger import Origin, Receipt
@@ -53,7 +53,7 @@ log = logging.getLogger("deskhouse.sync")
 
 SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": getscreen, "posthog": posthog}
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
-LOADING_MEMORY: Final = "100MB"
+LOADING_MEMORY: Final = "64MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
 MODELS_MEMORY: Final = ("200MB", "1GB", None)
 """What DuckDB may hold while models are made: enough for a million sessions, and then what the next try needs."""
@@ -153,7 +153,7 @@ def open_run(
             shutil.rmtree(warehouse.pipelines_dir, ignore_errors=True)
         database = warehouse.private_database
         kept = held.enter_context(kept_open(database))
-        kept.execute(LONG_LOG)
+        kept.execute(LOADING)
         ledger.prepare(database)
         privacy.prepare(database)
         ledger.begin_run(
@@ -336,7 +336,7 @@ class _Run:
         self._reporter.step("modelling")
         for memory in MODELS_MEMORY:
             try:
-                with connect(self._database) as con, limited(con, memory):
+                with connect(self._database) as con, limited(con, memory), all_threads(con):
                     run_models(con, timezone=self._settings.timezone)
             except ModelTooLarge as failure:
                 if memory == MODELS_MEMORY[-1]:
