@@ -58,11 +58,22 @@ def sync(data: Dataset, address: str, folder: Path, *options: str) -> tuple[Cost
     Raises:
         Failed: it failed, or a table is not complete.
     """
+    command = [sys.executable, "-m", "pipelines.cli", "sync", data.vendor, "--json", *options]
+    cost = timed(command, cwd=folder, env=settings_of(data, address, folder))
+    summary = json.loads(cost.output)
+    incomplete = [table["table"] for table in summary["tables"] if not table["complete"]]
+    if summary["exit_code"] or incomplete or len(summary["tables"]) != len(data.tables):
+        raise Failed(f"deskhouse says it is not complete: {cost.output[-2000:]}")
+    return cost, summary
+
+
+def settings_of(data: Dataset, address: str, folder: Path) -> dict[str, str]:
+    """The environment of a `deskhouse sync`: eight connections and no rate limit."""
     vendor = data.vendor.upper()
     secret = {"SOURCES__SCREENDESK__API_TOKEN": SCREENDESK_TOKEN}
     if data.vendor == "posthog":
         secret = {"SOURCES__POSTHOG__API_KEY": POSTHOG_KEY, "SOURCES__POSTHOG__PROJECT_ID": POSTHOG_PROJECT_ID}
-    settings = {
+    return {
         **environment(),
         **secret,
         f"SOURCES__{vendor}__BASE_URL": address,
@@ -72,13 +83,6 @@ def sync(data: Dataset, address: str, folder: Path, *options: str) -> tuple[Cost
         # what the others store as well
         "DESKHOUSE__PRIVACY__PROFILE": "full",
     }
-    command = [sys.executable, "-m", "pipelines.cli", "sync", data.vendor, "--json", *options]
-    cost = timed(command, cwd=folder, env=settings)
-    summary = json.loads(cost.output)
-    incomplete = [table["table"] for table in summary["tables"] if not table["complete"]]
-    if summary["exit_code"] or incomplete or len(summary["tables"]) != len(data.tables):
-        raise Failed(f"deskhouse says it is not complete: {cost.output[-2000:]}")
-    return cost, summary
 
 
 def pages_alone(data: Dataset, address: str, folder: Path) -> Cost:

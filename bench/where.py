@@ -1,0 +1,138 @@
+"""Where the CPU time of a first load goes: one run of deskhouse, sampled from within.
+
+Run: python bench/where.py [--size 100000]
+
+Every 5 ms, the CPU time that each thread has used since the last sample (the kernel's account of it) goes to what the
+thread is at: the innermost function of its stack that is in the list below. DuckDB's threads have no stack in Python; they
+are the rest of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from contestants.commands import settings_of  # noqa: E402 - found through the path above
+from dataset import WORK, Dataset, ensure, warm  # noqa: E402
+from measure import timed  # noqa: E402
+from nginx import serving  # noqa: E402
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+EVERY: Final = 0.005
+TICK: Final = os.sysconf("SC_CLK_TCK")
+PARTS: Final = (
+    ("importlib._bootstrap", "", "importing Python modules, dlt most of all"),
+    ("pipelines/transform.py", "", "analytics tables and their checks"),
+    ("pipelines/model", "", "analytics tables and their checks"),
+    ("pipelines/checks.py", "", "checks of keys, parents and lists"),
+    ("pipelines/publish.py", "", "publishing: copy and check"),
+    ("pipelines/sync.py", "_fold_log", "DuckDB writing its log into the file"),
+    ("pipelines/destination.py", "complete_load", "DuckDB merging rows"),
+    ("pipelines/ledger.py", "", "ledger and receipts"),
+    ("sources/_columns.py", "", "JSON to Arrow"),
+    ("sources/_body.py", "", "JSON to Arrow"),
+    ("sources/_tables.py", "_page", "hashing rows"),
+    ("sources/_tables.py", "", "columns to declared types"),
+    ("sources/_privacy.py", "", "columns to declared types"),
+    ("sources/_known.py", "", "comparing with what is known"),
+    ("sources/_compare.py", "", "comparing with what is known"),
+    ("pyarrow/parquet", "", "writing parquet"),
+    ("dlt/", "", "dlt's own Python: packages, schemas, jobs"),
+    ("httpcore/", "", "HTTP client"),
+    ("httpx/", "", "HTTP client"),
+    ("asyncio/", "", "HTTP client"),
+    ("sources/_http.py", "", "HTTP client"),
+    ("sources/", "", "sweep, slices, hand-over"),
+    ("pipelines/", "", "rest of the run"),
+)
+
+
+def main() -> int:
+    """Run the load in a process of its own, or be that process."""
+    if os.environ.get("WHERE_NOTE"):
+        return _sampled()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=100_000, help="recordings")
+    options = parser.parse_args()
+    data = Dataset("screendesk", options.size)
+    with serving() as server, tempfile.TemporaryDirectory(dir=WORK) as name:
+        ensure(data)
+        warm(data)
+        folder = Path(name)
+        note = folder / "where.json"
+        environment = {**settings_of(data, server.address(data), folder), "WHERE_NOTE": str(note)}
+        cost = timed([sys.executable, __file__], cwd=folder, env=environment)
+        spent = Counter(json.loads(note.read_text()))
+    print(f"{cost.wall:.1f} s wall, {cost.cpu:.1f} s CPU, {cost.peak / 1e6:,.0f} MB\n")
+    print("| CPU s | share | |\n|--:|--:|---|")
+    for part, seconds in spent.most_common():
+        print(f"| {seconds:.2f} | {seconds / cost.cpu:.0%} | {part} |")
+    return 0
+
+
+def _sampled() -> int:
+    spent: Counter[str] = Counter()
+    ended = threading.Event()
+    sampler = threading.Thread(target=_sample, args=(spent, ended), daemon=True)
+    sampler.start()
+    sys.argv = ["deskhouse", "sync", "screendesk", "--json"]
+    from pipelines.cli import main as command  # noqa: PLC0415 - its imports are part of what is measured
+
+    try:
+        command()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        ended.set()
+        sampler.join()
+        spent["DuckDB's own threads"] = max(0.0, time.process_time() - sum(spent.values()))
+        Path(os.environ["WHERE_NOTE"]).write_text(json.dumps(spent))
+    return 0
+
+
+def _sample(spent: Counter[str], ended: threading.Event) -> None:
+    used: dict[int, float] = {}
+    while not ended.wait(EVERY):
+        frames = sys._current_frames()  # noqa: SLF001 - the way to it
+        for thread in threading.enumerate():
+            now = _used(thread.native_id or 0)
+            delta = now - used.get(thread.native_id or 0, 0.0)
+            used[thread.native_id or 0] = now
+            if delta > 0:
+                spent[_part(frames.get(thread.ident or 0))] += delta
+
+
+def _used(native_id: int) -> float:
+    """CPU seconds of a thread."""
+    try:
+        fields = Path(f"/proc/self/task/{native_id}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def _part(frame: FrameType | None) -> str:
+    while frame is not None:
+        code = frame.f_code
+        for place, function, part in PARTS:
+            if place in code.co_filename and (not function or function == code.co_name):
+                return part
+        frame = frame.f_back
+    return "rest of the run"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
