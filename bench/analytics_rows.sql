@@ -42,4 +42,7 @@ SELECT id desktop_recording_id, k _dlt_list_idx, 'Name '||(rnd(id||k,15)*400)::B
 INSERT INTO posthog.desktop_recordings__transcript_segments BY NAME
 SELECT id desktop_recording_id, k _dlt_list_idx, CASE WHEN rnd(id||k,16)>0.99 THEN NULL WHEN rnd(id||k,17)>0.98 THEN 0 ELSE k*5000.0+rnd(id||k,18)*4000 END "timestamp", CASE WHEN rnd(id||k,19)<0.04 THEN '' ELSE 'Name '||(rnd(id||k,20)*4)::BIGINT END speaker,
  'We should write this down for the help centre '||k AS "text", true is_final, '1' _dlt_load_id FROM posthog.desktop_recordings, range(50) r(k);
-INSERT INTO ops.receipts SELECT 'run1', split_part(t,'.',1), t, 1,1,1,0,0,0,0,0,1,1,0,0,0,true,'',NULL,NULL,'full','first',true,now(),now() FROM (VALUES ('screendesk.recordings'),('screendesk.users'),('getscreen.connections'),('posthog.desktop_recordings')) v(t);
+INSERT INTO ops.receipts BY NAME
+SELECT 'run1' run_id, split_part(t, '.', 1) vendor, t table_name, 1 distinct_read, 1 live_rows, 0 inserted, 0 updated, 0 deleted, 0 unchanged, 0 quarantined, 1 passes, 1 requests,
+    0 retries, 0 throttled_seconds, 0 bytes_read, TRUE complete, '' reason, 'full' sweep_kind, '' sweep_reason, TRUE order_held, 0 suppressed, now() started_at, now() finished_at
+FROM (VALUES ('screendesk.recordings'), ('screendesk.users'), ('getscreen.connections'), ('posthog.desktop_recordings')) AS tables (t);
