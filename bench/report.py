@@ -16,7 +16,7 @@ from contestants.commands import CONTESTANTS
 from dataset import REPOSITORY, Dataset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from measure import Cost
     from targets import Verdict
@@ -110,15 +110,16 @@ def machine(results: Results) -> str:
     )
 
 
-def written(results: Results, verdicts: Iterable[Verdict], where: str) -> str:
+def written(results: Results, verdicts: Iterable[Verdict], where: str, left_out: Sequence[str]) -> str:
     """The whole of RESULTS.md."""
     judged = "\n".join(f"- {verdict}" for verdict in verdicts)
     checks = "\n".join(
         f"- {part} {data.size:,}, {name}: {text}" for (part, data, name), text in results.checked.items()
     )
+    told = f"Parts not measured in this session: {', '.join(left_out)}.\n\n" if left_out else ""
     return (
-        "# Results of the last whole `make bench`\n\n"
-        f"{where}\n\nHow it is measured: [README.md](README.md).\n\n{tables(results)}"
+        "# Results of the last benchmark\n\n"
+        f"{where}\n\n{told}How it is measured: [README.md](README.md).\n\n{tables(results)}"
         f"### Targets\n\n{judged}\n\n### What was compared with the truth before a time counted\n\n{checks}\n"
     )
 

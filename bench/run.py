@@ -59,8 +59,8 @@ def main() -> int:
     verdicts = judge(results)
     text = tables(results) + "".join(f"{verdict}\n" for verdict in verdicts)
     print(text)
-    if options.whole:
-        RESULTS.write_text(written(results, verdicts, machine(results)))
+    if options.whole or options.write:
+        RESULTS.write_text(written(results, verdicts, machine(results), [p for p in PARTS if p not in options.parts]))
         print(f"written to {RESULTS}")
     return int(any(not verdict.passed for verdict in verdicts))
 
@@ -113,6 +113,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--meetings", type=int, default=20_000, help="meetings of 50 segments")
     parser.add_argument("--contestants", help=f"some of {','.join(CONTESTANTS)}")
     parser.add_argument("--runs", type=int, default=3, help="alternating runs of each (default: %(default)s)")
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md though it is not everything; it says so")
     parser.add_argument("--clean", action="store_true", help=f"remove the generated data in {WORK} and end")
     options = parser.parse_args()
     if options.clean:
