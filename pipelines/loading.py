@@ -43,7 +43,7 @@ class VendorLoader:
         Returns:
             Whether there was anything to finish.
         """
-        pending: bool = self._pipeline.has_pending_data
+        pending = self._is_pending()
         if pending:
             log.info("finishing what an earlier run of %s left", self._vendor)
             try:
@@ -52,6 +52,15 @@ class VendorLoader:
                 log.warning("dropping a load of %s that cannot be finished: %s", self._vendor, failure)
         self.tidy()
         return pending
+
+    def _is_pending(self) -> bool:
+        try:
+            return bool(self._pipeline.has_pending_data)
+        except FileNotFoundError:
+            # killed while dlt made its folder, which it does before anything lies in it, or while it took it away
+            log.info("making the folder of %s anew, which a killed run left half-made", self._vendor)
+            self._pipeline.drop()
+            return False
 
     def tidy(self) -> None:
         """Empty dlt's folder: once nothing is pending, the database holds all that matters, and what is left is copies."""
