@@ -6,13 +6,14 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import distributions
 from typing import TYPE_CHECKING
 
 import psutil
-from contestants.commands import CONTESTANTS
+from contestants.commands import CONTESTANTS, PANDAS
 from dataset import REPOSITORY, Dataset
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def machine(results: Results) -> str:
     run = subprocess.run(
         ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    # pandas lies in a folder of its own, for the plain script alone
+    found = {d.name: d.version for d in distributions(path=[*sys.path, str(PANDAS)]) if d.name in _PACKAGES}
+    packages = ", ".join(f"{name} {found.get(name, '(not there)')}" for name in _PACKAGES)
     told = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr
     nginx = told.strip().rpartition("/")[2]
     memory = psutil.virtual_memory().total / 2**30
