@@ -15,8 +15,10 @@ import pytest
 from truth import ROOT_NAMES, Truth, check_ledger, query, writes
 
 from pipelines import sync
+from pipelines.leftovers import LoadFailed
+from pipelines.loading import VendorLoader
 from pipelines.progress import SilentReporter
-from pipelines.settings import Settings
+from pipelines.settings import Settings, load_settings
 from sandbox.faults import Fault
 from sandbox.posthog.account import PosthogSettings
 from sandbox.world import World
@@ -441,3 +443,26 @@ def test_models_get_the_memory_they_need_or_say_so(
     assert ("memory" in " ".join(run.result.problems).lower()) is not made
     with duckdb.connect(str(sandboxed.published), read_only=True) as connection:
         assert connection.execute("SELECT count(*) > 0 FROM analytics.support_sessions").fetchall() == [(True,)]
+
+
+def test_a_slice_of_changes_that_cannot_be_loaded_is_not_called_complete(
+    sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changed rows that never reached the warehouse, under a receipt that is right about how many rows there are."""
+    truth = Truth(world)
+    sandboxed.sync()
+    world.screendesk.recordings.update(world.screendesk.recordings.keys()[0], {"title": "changed"})
+
+    def refused(*_: object, **__: object) -> None:
+        raise LoadFailed("load failed: the disk is full")
+
+    for name, value in {**sandboxed.environment, "DESKHOUSE__WAREHOUSE_DIR": str(sandboxed.warehouse)}.items():
+        monkeypatch.setenv(name, value)
+    with monkeypatch.context() as broken:
+        broken.setattr(VendorLoader, "load_slice", refused)
+        result = sync.sync(load_settings(), ["screendesk"], SilentReporter())
+    receipt = next(receipt for receipt in result.receipts if receipt.table_name == "screendesk.recordings")
+    assert (result.exit_code, receipt.complete, receipt.deleted) == (1, False, 0)
+    assert "the disk is full" in receipt.reason
+    sandboxed.sync()
+    truth.check(sandboxed.published)
