@@ -85,9 +85,17 @@ def main() -> None:
     except BaseException as error:
         interruption = interruption_behind(error)
         if interruption is None:
+            _exit_if_locked(error)
             raise
         name = signal.Signals(interruption.signal).name
         sys.exit(_fail(f"interrupted ({name}); nothing is lost, run again to go on", 128 + interruption.signal))
+
+
+def _exit_if_locked(error: BaseException) -> None:
+    from pipelines.database import DatabaseLocked  # noqa: PLC0415
+
+    if isinstance(error, DatabaseLocked):
+        sys.exit(_fail(str(error), 1))
 
 
 def _share_memory() -> None:
@@ -391,6 +399,7 @@ def _explained(settings: "Settings", run: "Callable[[], int]") -> int:
     """What a run returns, or the exit code of what stopped it, which is told in one line."""
     import duckdb  # noqa: PLC0415
 
+    from pipelines.database import DatabaseLocked  # noqa: PLC0415
     from pipelines.lock import LockHeld  # noqa: PLC0415
     from pipelines.publish import PublishError  # noqa: PLC0415
 
@@ -402,6 +411,8 @@ def _explained(settings: "Settings", run: "Callable[[], int]") -> int:
         return _fail(str(error), 1)
     except OSError as error:
         return _fail(f"the warehouse folder {settings.warehouse_dir} cannot be used: {error.strerror or error}", 1)
+    except DatabaseLocked:
+        raise
     except duckdb.Error as error:
         first = str(error).splitlines()[0]
         return _fail(f"the private database in {settings.warehouse_dir}/work cannot be used: {first}", 1)

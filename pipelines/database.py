@@ -1,12 +1,17 @@
 """Connections to the warehouse's database files."""
 
+import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_exponential
+
+log = logging.getLogger("deskhouse.database")
 
 STORAGE_VERSION: Final = "v1.2.0"
 """What BI tools whose DuckDB is older than ours can still open."""
@@ -17,18 +22,69 @@ LOADING: Final = "SET wal_autocheckpoint = '256MB'; SET threads = 1"
 
 One thread merges and writes out, which takes two thirds of the memory; another reads from vendors meanwhile.
 """
+LOCK_SECONDS = 10.0
+"""How long a file that another program has open is waited for: somebody who only looks is gone by then."""
+_LOCKED: Final = "Conflicting lock is held in "
+_HOLDER: Final = re.compile(_LOCKED + r"(?P<who>(?:.+ \(PID [1-9]\d*\)|PID [1-9]\d*)(?: by user .+?)?)(?:\. |\.?$)")
 _held: Final[set[Path]] = set()
 """Files this process keeps open for writing: DuckDB has one instance for each, and refuses to share it in another mode."""
 
 
+class DatabaseLocked(duckdb.IOException):
+    """Another program has a database file open, and kept it open. The message says which one, and what to do."""
+
+
+def open_database(
+    path: Path, *, read_only: bool = False, config: dict[str, Any] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A connection to a database file, as DuckDB opens it; where another program has the file open, it is waited for.
+
+    Raises:
+        DatabaseLocked: the other program did not let go in time.
+    """
+
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if state.attempt_number == 1:
+            log.warning("%s is open in %s: waiting up to %g s", path, _holder(error), LOCK_SECONDS)
+
+    retrying = Retrying(
+        retry=retry_if_exception(_is_locked),
+        wait=wait_exponential(multiplier=0.1, max=1.0),
+        stop=stop_before_delay(LOCK_SECONDS),
+        before_sleep=tell,
+        reraise=True,
+    )
+    try:
+        return retrying(duckdb.connect, str(path), read_only=read_only, config=config or {})
+    except duckdb.IOException as error:
+        if not _is_locked(error):
+            raise
+        who = _holder(error)
+    raise DatabaseLocked(
+        f"{path} is open in {who}, which did not let go of it within {LOCK_SECONDS:g} s. Close it there and run again; "
+        "nothing is lost. To look at the data, open the published file instead: current/deskhouse.duckdb, read-only."
+    )
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, duckdb.IOException) and _LOCKED in str(error)
+
+
+def _holder(error: BaseException | None) -> str:
+    """The program that DuckDB says has the file, which it cannot tell of one in another container or just gone."""
+    found = _HOLDER.search(str(error))
+    return found["who"] if found else "another program"
+
+
 @contextmanager
 def connect(path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to a database file, in UTC, closed at the end.
+    """A connection to a database file, in UTC, closed at the end; opened as `open_database` does.
 
     What it writes stays in DuckDB's log until something folds it in: publishing does, once a run, where it must.
     """
     config: dict[str, Any] = {} if read_only or path.exists() else {"storage_compatibility_version": STORAGE_VERSION}
-    connection = duckdb.connect(str(path), read_only=read_only and path not in _held, config=config)
+    connection = open_database(path, read_only=read_only and path not in _held, config=config)
     try:
         connection.execute("SET TimeZone = 'UTC'")
         if not read_only:

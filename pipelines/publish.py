@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import duckdb
 
+from pipelines.database import open_database
 from pipelines.interrupt import interruption_behind
 from pipelines.permissions import PRIVATE_FOLDER, Access, create_private, first_link, open_to_readers
 
@@ -292,7 +293,7 @@ def _fold_log(database: Path) -> None:
     if not _wals(database):
         return
     try:
-        with duckdb.connect(str(database)) as connection:
+        with open_database(database) as connection:
             connection.execute("CHECKPOINT")
     except duckdb.Error as error:
         raise PublishError(f"{database}: its log could not be taken in: {error}; {_READERS_SAFE}") from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import duckdb
 
-from pipelines.database import STORAGE_VERSION
+from pipelines.database import STORAGE_VERSION, open_database
 from pipelines.publish import Generation, PublishError, Warehouse, publish
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def rebuild(database: Path) -> None:
     half_made = database.with_name(_HALF_MADE)
     _unlink(half_made)
     try:
-        with duckdb.connect(str(database)) as connection:
+        with open_database(database) as connection:
             connection.execute("CHECKPOINT")
         if logs := sorted(database.parent.glob(f"{database.name}.wal*")):
             raise PublishError(f"{logs[0]} is still there after a checkpoint: find what has {database.name} open")

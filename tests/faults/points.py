@@ -11,6 +11,7 @@ A run is prepared with a plain dictionary, so that it can be sent to another pro
     dns_fails         so many look-ups of host names fail
     clock_shift       seconds by which this machine's clock is wrong
     file_limit        bytes a file may have at most
+    lock_seconds      seconds a database that another program has open is waited for
 """
 
 from __future__ import annotations
@@ -95,6 +96,9 @@ def prepare(plan: Mapping[str, Any]) -> None:
         _defaults("pipelines.sync:sync", clock=lambda: datetime.now(UTC) + shift)
     if plan.get("file_limit"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (plan["file_limit"], resource.RLIM_INFINITY))
+    if plan.get("lock_seconds"):
+        database = importlib.import_module("pipelines.database")
+        database.LOCK_SECONDS = plan["lock_seconds"]  # type: ignore[attr-defined,unused-ignore]
     _patience(plan)
     _names(plan.get("dns_fails", 0))
 

@@ -181,7 +181,7 @@ def locked(case: Case) -> None:
     case.change(case.rng.choice(list(LISTS)))
     before = case.digest()
     with holding(case.private, "write") as pid:
-        run = case.sync()
+        run = case.sync(plan={"lock_seconds": 1.0})
     case.resumed(run)
     case.expect(f"PID {pid}" in run.stderr, f"the run does not name the process that holds the file: {run.stderr}")
     case.expect(case.digest() == before, "something was published")
