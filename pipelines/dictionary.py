@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from pipelines.ledger import DRIFT_PATHS, FURTHER_PATHS
 from pipelines.settings import VENDOR_NAMES
 from pipelines.sync import SOURCES
 from sources._schema import LOAD_ID, ROOT_COLUMNS, ChildTable, Column, Table, every_table, stored_columns
@@ -32,14 +33,14 @@ deskhouse knows about its own runs. Every table and column below exists from the
   people said, typed or saw).
 """
 
-_OPS: Final = """## ops
+_OPS: Final = f"""## ops
 
 | table | one row per |
 |---|---|
 | `ops.runs` | run: when, which vendors, status, exit code, rows written |
 | `ops.receipts` | run and table: the vendor's own count, distinct keys read, live rows, what changed, requests, and whether it is complete, with the reason in words if not |
 | `ops.freshness` (view) | table: how far its data reaches (`data_through`), its last complete run, its last receipt |
-| `ops.drift` | way in which a vendor's JSON differs from the columns below: table, path, kind, JSON type met, how often |
+| `ops.drift` | way in which a vendor's JSON differs from the columns below: table, path, kind, JSON type met, how often. The first {DRIFT_PATHS:,} new fields of a table are named; one row with the path `{FURTHER_PATHS[0]}` counts the values of all others |
 | `ops.quarantine` | record without a usable key: raw JSON and reason |
 | `ops.models` | analytics table: when it was made, its rows, seconds, time zone and a hash of its inputs |
 | `ops.origins` | vendor: the base URL and project this warehouse was filled from |

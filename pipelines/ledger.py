@@ -5,7 +5,7 @@ Every function opens a connection and closes it before it returns, because dlt o
 
 import hashlib
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,11 @@ from sources._redact import Redactor
 from sources._schema import Privacy, Table
 from sources._tables import Drift, Quarantined
 
+DRIFT_PATHS: Final = 1_000
+"""New fields of one table that `ops.drift` names: a vendor that uses ids as names would add to it for ever."""
+FURTHER_PATHS: Final = ("*", "further fields", "any")
+"""Path, kind and type of the row that counts a table's values at all other paths."""
+_NEW_FIELD: Final = "new field"
 _KNOWN_AT_A_TIME: Final = 50_000
 
 _DDL: Final = """
@@ -134,7 +139,7 @@ LEFT JOIN newest_complete USING (table_name)
 LEFT JOIN replayed ON replayed.table_name = newest.table_name AND replayed.run_id = newest.run_id;
 COMMENT ON TABLE ops.runs IS 'One row per run.';
 COMMENT ON TABLE ops.receipts IS 'One row per run and table: what was read, what changed, and whether it is complete.';
-COMMENT ON TABLE ops.drift IS 'One row per way in which a vendor''s JSON differs from the declared columns.';
+COMMENT ON TABLE ops.drift IS 'One row per way in which a vendor''s JSON differs from the declared columns; path * counts the values of a table at all further paths, once it has too many.';
 COMMENT ON TABLE ops.quarantine IS 'One row per record that has no usable key, as raw JSON with the reason.';
 COMMENT ON TABLE ops.replays IS 'One row per `quarantine retry` and table: rows it loaded, and after which run.';
 COMMENT ON TABLE ops.origins IS 'One row per vendor: the account this warehouse was filled from.';
@@ -333,7 +338,7 @@ def note_findings(
         for found, count in drift.items():
             counts[found.table, redactor.text(found.path), found.kind, found.found] += count
         if counts:
-            noted = zip(*((*found, count) for found, count in counts.items()), strict=True)
+            noted = zip(*((*found, count) for found, count in _bounded(con, counts).items()), strict=True)
             con.execute(
                 "INSERT INTO ops.drift SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5::BIGINT[]), "
                 "$6, $6, $7, $7 ON CONFLICT DO UPDATE SET "
@@ -351,6 +356,27 @@ def note_findings(
                 [*map(list, kept), run_id, now],
             )
         con.commit()
+
+
+def _bounded(
+    con: duckdb.DuckDBPyConnection, counts: Counter[tuple[str, str, str, str]]
+) -> Counter[tuple[str, str, str, str]]:
+    """Drift in which new fields beyond what a table may have are counted together; the most frequent are named first."""
+    named = defaultdict[str, set[str]](set)
+    for table, path in con.execute(
+        "SELECT DISTINCT table_name, path FROM ops.drift WHERE kind = $1 AND table_name IN (SELECT unnest($2))",
+        [_NEW_FIELD, list({table for table, *_ in counts})],
+    ).fetchall():
+        named[table].add(path)
+    bounded = Counter[tuple[str, str, str, str]]()
+    for (table, path, kind, found), count in counts.most_common():
+        if kind != _NEW_FIELD or path in named[table] or len(named[table]) < DRIFT_PATHS:
+            bounded[table, path, kind, found] = count
+            if kind == _NEW_FIELD:
+                named[table].add(path)
+        else:
+            bounded[table, *FURTHER_PATHS] += count
+    return bounded
 
 
 def quarantine_sizes(path: Path, table: Table) -> list[tuple[str, int]]:
