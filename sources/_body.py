@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import orjson
 
 _STEP = 1 << 20
+_LOOK = 1024  # bytes that may be blank before a page begins
 _LONGEST_INTEGER = 4300  # digits; Python refuses to parse more
 
 _LONG_RUN = re.compile(rb"[0-9]{19,}")
@@ -76,6 +77,11 @@ def parse(body: bytes | bytearray) -> Any:
             pass
     whole = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], body.removeprefix(b"\xef\xbb\xbf"))
     return json.loads(whole.decode(), parse_constant=_no_number, parse_float=_float, parse_int=_int)
+
+
+def is_markup(body: bytes | bytearray) -> bool:
+    """Whether a body that is no JSON looks like HTML or XML."""
+    return body[:_LOOK].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
 
 
 def _may_hold_big_integer(body: bytes | bytearray) -> bool:

@@ -1,6 +1,7 @@
 """One vendor's JSON API, read with GET over one origin: the credential goes there and nowhere else.
 
-A page comes back whole or as an `ApiError` (drawn in `sources._errors`), never as an empty page. Requests that fail in
+A page comes back whole or as an `ApiError` (drawn in `sources._errors`), never as an empty page. What the body holds
+decides, not its content type: JSON labelled HTML is read, a login page labelled JSON is refused. Requests that fail in
 passing are repeated with full jitter, within limits per request, per client and in time; `sources._pacing` slows all
 requests down when the vendor asks. Once a request has failed for good and no other was answered meanwhile, the client
 is down: later requests fail at once with the same error.
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from sources._body import Body, BodyTooLargeError, parse
+from sources._body import Body, BodyTooLargeError, is_markup, parse
 from sources._columns import Columns
 from sources._errors import (
     ApiError,
@@ -137,6 +138,7 @@ class ApiClient:
         self._down: ApiError | None = None
         self._answers = 0
         self._retries = 0
+        self._mislabelled = False
 
     def __repr__(self) -> str:
         return f"ApiClient({self.vendor!r}, {self._origin.base!r})"
@@ -270,6 +272,7 @@ class ApiClient:
                 raise
             self._answers += 1
             self._pacing.succeeded()
+            self._note_label(call, reply)
             return data
 
     async def _exchange(self, call: _Call, era: int, limit: float) -> tuple[httpx.Response, bytearray]:
@@ -373,17 +376,35 @@ class ApiClient:
         except (ValueError, RecursionError):
             where = "unreadable"
         # raised outside, so that the exception does not carry the body
-        if where and not call.unreadable:
-            call.unreadable = True
-            raise _Again(f"sent JSON that is {where}")
         if where:
-            kind = re.sub(r"[^\w.+/-].*", "", reply.headers.get("content-type", ""))[:60] or "no content type"
-            raise self._error(
-                BadReply, f"did not send JSON for {call.path}: {kind}, {len(body):,} bytes, {where}, twice."
-            )
+            raise self._no_json(call, reply, body, where)
         if not isinstance(data, dict):
             raise self._error(BadReply, f"sent JSON for {call.path} that is no object.")
         return self._expected(call, data)
+
+    def _no_json(self, call: _Call, reply: httpx.Response, body: bytearray, where: str) -> Exception:
+        """Why a body that is no JSON is none: worth a second try, and then an error that says what it may mean."""
+        instead = "a web page" if is_markup(body) else "an empty answer" if not body.strip() else ""
+        if not call.unreadable:
+            call.unreadable = True
+            return _Again(f"sent {instead}, not JSON" if instead else f"sent JSON that is {where}")
+        what = f"{_label(reply) or 'no content type'}, {len(body):,} bytes"
+        if not instead:
+            return self._error(BadReply, f"did not send JSON for {call.path}: {what}, {where}, twice.")
+        text = f"did not send JSON for {call.path} but {instead} ({what}), twice."
+        if instead == "a web page":
+            text += (
+                " It may be a login page, a notice of maintenance, or come from a proxy in between. Check "
+                f"{named(self._origin.setting)} and {named(self._setting)}, or run again later."
+            )
+        return self._error(BadReply, text)
+
+    def _note_label(self, call: _Call, reply: httpx.Response) -> None:
+        """Say once that JSON has the label of something else; what a body holds counts, not what it is called."""
+        label = _label(reply)
+        if label and not label.lower().endswith("json") and not self._mislabelled:
+            self._mislabelled = True
+            _log.info("%s calls the JSON at %s %s; it is read all the same", self.vendor, call.path, label)
 
     async def _in_columns(self, call: _Call, body: bytearray) -> dict[str, Any] | None:
         """The answer with its list as columns, where all of it is as declared; large ones are read beside the event loop."""
@@ -504,6 +525,11 @@ class _Call:
         """Path and place in the list, and no other parameter: those may be personal."""
         place = "&".join(f"{key}={self.params[key]}" for key in _LOGGED_PARAMS if key in self.params)
         return f"{self.path}?{place}" if place else self.path
+
+
+def _label(reply: httpx.Response) -> str:
+    """The content type a reply claims, without what may be anything."""
+    return re.sub(r"[^\w.+/-].*", "", reply.headers.get("content-type", ""))[:60]
 
 
 def _again(state: RetryCallState) -> _Again:

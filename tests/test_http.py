@@ -549,6 +549,60 @@ def test_what_is_no_page_is_an_error_and_never_an_empty_page(answer: httpx.Respo
     assert (error.recovery, error.vendor) == ("stop", "screendesk")
 
 
+PAGES = [
+    b"<!DOCTYPE html><form>Sign in</form>",
+    b"\xef\xbb\xbf\n <html>",
+    b"\n" * 99 + b'<?xml version="1.0"?><Error/>',
+]
+
+
+@pytest.mark.parametrize("label", ["text/html; charset=utf-8", "application/json", ""])
+@pytest.mark.parametrize("body", PAGES, ids=["html", "blank first", "xml"])
+def test_a_web_page_with_200_says_what_it_may_be_whatever_its_label(body: bytes, label: str) -> None:
+    """A login page that is trusted for its label, or whose error leaves a person to guess at `unreadable from byte 0`."""
+    handle, seen = script(httpx.Response(200, content=body, headers={"content-type": label} if label else {}))
+    error = failure(client(handle))
+    assert isinstance(error, BadReply)
+    for said in ("did not send JSON for /recordings but a web page", "login", "proxy", f"{len(body)} bytes), twice"):
+        assert said in error.message
+    assert "SOURCES__SCREENDESK__BASE_URL" in error.message
+    assert "SOURCES__SCREENDESK__API_TOKEN" in error.message
+    assert not any(quoted in error.message for quoted in ("Sign in", "<", "DOCTYPE"))
+    assert "\n" not in error.message
+    assert len(seen) == 2
+
+
+def test_a_web_page_in_passing_costs_one_more_request() -> None:
+    handle, seen = script(httpx.Response(200, html="<html>back in a minute"), PAGE)
+    assert run(fetch(client(handle))) == PAGE
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    "label", ["text/html; charset=iso-8859-1", "text/plain", "application/octet-stream", "nonsense"]
+)
+def test_json_with_a_wrong_label_is_read_whole_and_told_once(label: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A vendor's or proxy's slip in a header that stops every sync, or that garbles what is not ASCII."""
+    caplog.set_level(logging.INFO, "deskhouse.http")
+    content = json.dumps({"data": ["Zoë 😀"]}, ensure_ascii=False).encode()
+    handle, seen = script(httpx.Response(200, content=content, headers={"content-type": label}))
+
+    async def twice() -> list[Any]:
+        async with client(handle) as api:
+            return [await api.get_list("/a", {}, list_key="data"), await api.get_object("/b")]
+
+    assert run(twice()) == [{"data": ["Zoë 😀"]}] * 2
+    assert len(seen) == 2
+    told = [record.getMessage() for record in caplog.records if "read all the same" in record.getMessage()]
+    assert told == [f"screendesk calls the JSON at /a {label.partition(';')[0]}; it is read all the same"]
+
+
+def test_a_wrong_label_makes_no_page_of_json_that_is_none() -> None:
+    """A gateway's notice in JSON, called HTML, that is taken for a page without rows."""
+    notice = httpx.Response(200, content=b'{"message": "sign in"}', headers={"content-type": "text/html"})
+    assert '"data" is missing' in failure(client(script(notice)[0])).message
+
+
 def test_json_that_cannot_be_read_is_fetched_once_more() -> None:
     handle, seen = script(httpx.Response(200, content=b'{"data": [1'), PAGE)
     assert run(fetch(client(handle))) == PAGE

@@ -290,6 +290,7 @@ TROUBLES: dict[str, dict[str, Any]] = {
     "404": {"kind": "status", "status": 404},
     "422": {"kind": "status", "status": 422},
     "login page": {"kind": "html"},
+    "login page labelled JSON": {"kind": "replace", "body": lambda _: b"<!DOCTYPE html><title>Sign in</title>"},
     "redirect": {"kind": "redirect", "to": "https://login.example/?next=1"},
     "error with 200": {"kind": "error_object"},
     "no list": {"kind": "missing_list"},
