@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
 
 from pipelines import ledger, privacy  # noqa: E402 - found through the path above
-from pipelines.database import LOADING, all_threads, connect, limited  # noqa: E402
+from pipelines.database import all_threads, connect, kept_open, limited  # noqa: E402
 from pipelines.declare import declare_tables  # noqa: E402
 from pipelines.publish import Warehouse, publish  # noqa: E402
 from pipelines.sync import ALL_TABLES, MODELS_MEMORY  # noqa: E402
@@ -60,10 +60,10 @@ def main() -> int:
 
 
 def _fill(raw: Path) -> None:
-    ledger.prepare(raw)
-    privacy.prepare(raw)
-    declare_tables(raw, ALL_TABLES)
-    with connect(raw) as connection:
+    with kept_open(raw), connect(raw) as connection:
+        ledger.prepare(raw)
+        privacy.prepare(raw)
+        declare_tables(raw, ALL_TABLES)
         connection.execute((HERE / "analytics_rows.sql").read_text(encoding="utf-8"))
         connection.execute("CHECKPOINT")
 
@@ -82,8 +82,7 @@ def _modelled(raw: Path, target: Path) -> float:
     """Seconds of the models as a run makes them."""
     shutil.copy(raw, target)
     target.with_name(f"{target.name}.wal").unlink(missing_ok=True)
-    with connect(target) as connection:
-        connection.execute(LOADING)
+    with kept_open(target), connect(target) as connection:
         with limited(connection, MODELS_MEMORY[0]), all_threads(connection):
             made = run_models(connection, timezone="Europe/Berlin")
         sessions, segments = made.rows["support_sessions"], made.rows["transcript_segments"]

@@ -11,10 +11,13 @@ from typing import Any
 
 import dlt
 from dlt.common.configuration.container import Container
+from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import LoadJob, RunnableLoadJob
 from dlt.common.destination.typing import PreparedTableSchema
+from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
+from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 
@@ -97,6 +100,12 @@ class AtomicDuckDbClient(DuckDbClient):
 
 class atomic_duckdb(dlt.destinations.duckdb):  # noqa: N801 - dlt names destinations like functions
     """The `duckdb` destination with whole-package commits."""
+
+    def capabilities(
+        self, config: DuckDbClientConfiguration | None = None, naming: NamingConvention | None = None
+    ) -> DestinationCapabilitiesContext:
+        """What DuckDB can do, whatever the settings; dlt would read all of them each time it asks, 40 times a load."""
+        return super().capabilities(config or self.spec(), naming)
 
     @property
     def client_class(self) -> type[DuckDbClient]:

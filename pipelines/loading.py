@@ -8,7 +8,7 @@ from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from pipelines.database import LOADING
+from pipelines.database import LOADING, catalog, held
 from pipelines.destination import atomic_duckdb
 from pipelines.interrupt import Interrupted
 from pipelines.leftovers import LoadFailed, has_leftovers
@@ -25,13 +25,18 @@ class VendorLoader:
     def __init__(self, warehouse: Warehouse, vendor: str) -> None:
         self._vendor = vendor
         self._warehouse = warehouse
+        database = warehouse.private_database
+        credentials = DuckDbCredentials(
+            held(database) or str(database),
+            # dlt sets a log of its own at each connection, and runs statements after that
+            statements=[LOADING],
+            # what is kept open is not what its connections look at first
+            local_config={"schema": f"{catalog(database)}.main"},
+        )
         self._pipeline = dlt.pipeline(
             vendor,
             pipelines_dir=str(warehouse.pipelines_dir),
-            # dlt sets a log of its own at each connection, and runs statements after that
-            destination=atomic_duckdb(
-                DuckDbCredentials(str(warehouse.private_database), statements=[LOADING]), destination_name="duckdb"
-            ),
+            destination=atomic_duckdb(credentials, destination_name="duckdb"),
             dataset_name=vendor,
         )
 

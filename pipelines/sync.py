@@ -17,7 +17,7 @@ import httpx
 
 from pipelines import ledger, privacy, rewrite
 from pipelines.checks import FailedCheck, failed_checks
-from pipelines.database import LOADING, all_threads, connect, kept_open, limited
+from pipelines.database import all_threads, connect, kept_open, limited
 from pipelines.declare import declare_tables
 from pipelines.interrupt import interruption_behind
 from pipelines.ledger import Origin, Receipt
@@ -152,8 +152,7 @@ def open_run(
             # dlt's folder may be ahead of what was restored; what it held is read from the vendors again
             shutil.rmtree(warehouse.pipelines_dir, ignore_errors=True)
         database = warehouse.private_database
-        kept = held.enter_context(kept_open(database))
-        kept.execute(LOADING)
+        held.enter_context(kept_open(database))
         ledger.prepare(database)
         privacy.prepare(database)
         ledger.begin_run(
@@ -328,7 +327,7 @@ class _Run:
         """Take a log that holds rows into the file while it need not be read again for that."""
         if self.rows_changed:
             # publishing tries again, and says why it cannot
-            with suppress(duckdb.Error), connect(self._database) as con, limited(con, LOADING_MEMORY):
+            with suppress(duckdb.Error), connect(self._database) as con, limited(con, LOADING_MEMORY), all_threads(con):
                 con.execute("CHECKPOINT")
 
     def _make_models(self) -> bool:

@@ -86,12 +86,11 @@ class ColumnReader:
             return None
         once = pj.ReadOptions(use_threads=False, block_size=len(body) + 1)
         try:
-            # Arrow does not look whether text is UTF-8
-            body.decode()
+            _refuse_if_no_utf8(body)
             reply = pj.read_json(pa.BufferReader(body), read_options=once, parse_options=self._options)
             if reply.num_rows != 1 or reply.schema.field(self._list_key).type != self._expected:
                 return None
-        except (UnicodeDecodeError, pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError):
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError):
             return None
         lists = reply.column(self._list_key).chunk(0)
         structs = lists.flatten()
@@ -111,6 +110,12 @@ def member(structs: pa.StructArray, path: Iterable[str]) -> pa.Array:
     for name in path:
         structs = pc.struct_field(structs, name)
     return structs
+
+
+def _refuse_if_no_utf8(body: bytes | bytearray) -> None:
+    """Arrow's JSON reader does not look whether text is UTF-8, and hands it on; asking Arrow leaves other threads at work."""
+    offsets = pa.array([0, len(body)], pa.int32()).buffers()[1]
+    pa.StringArray.from_buffers(1, offsets, pa.py_buffer(body)).validate(full=True)
 
 
 def _is_shallow(body: bytes | bytearray) -> bool:

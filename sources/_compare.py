@@ -27,7 +27,9 @@ CLOCK_SKEW: Final = timedelta(days=1)
 """A date further ahead than this is no clock that runs a little fast."""
 
 ITEMS_LIKE_A_ROW: Final = 10
-"""List items that weigh as much as a row when a slice is measured: meetings carry a hundred segments each."""
+ITEMS_OF_A_ROW: Final = 5
+"""List items that weigh as much as a row when a slice is measured, beyond those that every row may have: meetings carry
+a hundred segments each."""
 
 
 class TooMuchQuarantine(Exception):
@@ -131,8 +133,10 @@ class Comparer:
         outcome.quarantined = len(self._quarantined)
         self._note_cursors(page)
         changed, doubtful = self._changed(page, rows)
-        if changed.size or poison:
-            yield self._piece(page, rows, changed, list(poison.values()))
+        quarantined = list(poison.values())
+        for part in self._cut(changed) if changed.size or poison else ():
+            yield self._piece(page, rows, part, quarantined)
+            quarantined = []
         for key in self.known.keys(rows[doubtful]):
             answer = await self.plan.ask(key, outcome.traffic)
             if isinstance(answer, dict):
@@ -168,6 +172,11 @@ class Comparer:
         older = stored & ~same & (cursors != NONE) & (cursors < known.cursors[at])
         return newest[~same & ~older], newest[older]
 
+    def _cut(self, positions: "Numbers") -> list["Numbers"]:
+        """Cut so that the slice begun is filled to its last row."""
+        room = self._slice_rows - self._slice_size
+        return np.split(positions, range(room if room > 0 else self._slice_rows, len(positions), self._slice_rows))
+
     def _piece(self, page: Page, rows: "Numbers", positions: "Numbers", quarantined: list[Quarantined]) -> Slice:
         at = rows[positions]
         full = len(self._in_slice) and self._slice_size + len(at) > self._slice_rows
@@ -186,7 +195,7 @@ class Comparer:
         batch = page.take(positions, self._clock()) if len(positions) else None
         if batch is not None:
             items = sum(rows.num_rows for rows in batch.tables.values()) - batch.rows
-            self._slice_size += batch.rows + items // ITEMS_LIKE_A_ROW
+            self._slice_size += batch.rows + max(0, items - ITEMS_OF_A_ROW * batch.rows) // ITEMS_LIKE_A_ROW
             self._flag_odd_times(page, positions, batch.drift)
         return Slice(self._slice_number, batch, quarantined)
 

@@ -87,14 +87,8 @@ class Known:
         unknown = np.flatnonzero(numbers < 0)
         if not unknown.size:
             return numbers
-        pairs = np.stack([high[unknown], low[unknown]], axis=1)
-        _, first, which = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
-        # numbered in order of appearance
-        order = np.argsort(first)
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
-        fresh = unknown[first[order]]
-        numbers[unknown] = self._count + rank[which.reshape(-1)]
+        places, fresh = _first_places(high[unknown], low[unknown])
+        numbers[unknown], fresh = self._count + places, unknown[fresh]
         self._integers = pa.types.is_integer(keys.type)
         self._append(high[fresh], low[fresh])
         if not self._integers:
@@ -238,6 +232,17 @@ def words_of(hashes: pa.Array) -> Words:
     if text is None:
         return np.array([int(value[:16] or "0", 16) for value in hashes.to_pylist()], np.uint64)
     return _packed(_DIGITS[text[:, :16]])
+
+
+def _first_places(high: Words, low: Words) -> tuple[Numbers, Numbers]:
+    """Keys numbered in order of their first appearance, and where each number appears first."""
+    if len(np.unique(high ^ (low * _SPREAD))) == len(high):
+        return np.arange(len(high)), np.arange(len(high))
+    _, first, which = np.unique(np.stack([high, low], axis=1), axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[which.reshape(-1)], first[order]
 
 
 def _words(keys: pa.Array) -> tuple[Words, Words]:

@@ -24,11 +24,11 @@ from sources._sweep import Sweep
 from sources._tables import Batch, Drift, Quarantined
 from sources._windows import Windows
 
-SLICE_ROWS: Final = 20_000
-"""Rows committed together: what a kill costs at most."""
+SLICE_ROWS: Final = 20_480
+"""Rows committed together: what a kill costs at most. As many as a row group of the warehouse, which is written whole."""
 SLICE_SECONDS: Final = 60.0
 """A slow vendor's rows are committed at least this often."""
-BATCH_ROWS: Final = 10_000
+BATCH_ROWS: Final = 20_480
 """Rows handed to the loader at a time: large enough for Arrow to pay, small enough to keep memory flat."""
 WAITING_BATCHES: Final = 8
 STOP_SECONDS: Final = 10.0

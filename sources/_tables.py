@@ -202,7 +202,7 @@ class Converter:
             return None
         lists = []
         for child in table.children:
-            found = pc.coalesce(member(records.structs, child.path), pa.scalar([], _member_type(records, child.path)))
+            found = member(records.structs, child.path)
             inner = found.flatten()
             members = [declared_array(c, inner if child.plain_values else member(inner, c.path)) for c in child.columns]
             if any(array is None for array in members):
@@ -501,13 +501,6 @@ def _json_type(value: Any) -> str:
     return names[type(value)]
 
 
-def _member_type(records: Columns, path: Sequence[str]) -> pa.DataType:
-    found = records.structs.type
-    for name in path:
-        found = found.field(name).type
-    return found
-
-
 def _are_keys(keys: pa.StringArray) -> bool:
     """Whether each text can be a key; what is longer in bytes may still be, and is looked at one by one."""
     if pc.any(pc.match_substring_regex(keys, _LEADS_ELSEWHERE)).as_py():
@@ -517,8 +510,8 @@ def _are_keys(keys: pa.StringArray) -> bool:
 
 
 def _offsets(lists: pa.ListArray) -> pa.Array:
-    """Offsets into what `flatten` gives, which holds no gap and begins at 0."""
-    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    """Offsets into what `flatten` gives, which holds no gap and begins at 0; no list is an empty one."""
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
     return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), pa.int32())
 
 

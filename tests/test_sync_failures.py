@@ -16,6 +16,7 @@ from truth import ROOT_NAMES, Truth, check_ledger, query, writes
 
 from pipelines import sync
 from pipelines.leftovers import LoadFailed
+from pipelines.database import connect
 from pipelines.loading import VendorLoader
 from pipelines.progress import SilentReporter
 from pipelines.settings import Settings, load_settings
@@ -437,7 +438,7 @@ def test_models_get_the_memory_they_need_or_say_so(
     monkeypatch.setattr(sync, "MODELS_MEMORY", limits)
     with sync.open_run(Settings(sandboxed.warehouse), [], SilentReporter()) as run:
         run.sync_all([])
-        with duckdb.connect(str(run._database)) as connection:
+        with connect(run._database) as connection:
             connection.execute("UPDATE ops.models SET inputs = '', made_from = ''")
         run.finish()
     assert (run.result.generation is not None) is made
