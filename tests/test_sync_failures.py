@@ -15,8 +15,8 @@ import pytest
 from truth import ROOT_NAMES, Truth, check_ledger, query, writes
 
 from pipelines import sync
-from pipelines.leftovers import LoadFailed
 from pipelines.database import connect
+from pipelines.leftovers import LoadFailed
 from pipelines.loading import VendorLoader
 from pipelines.progress import SilentReporter
 from pipelines.settings import Settings, load_settings
