@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipelines.database import connect, limited
+import duckdb
+
+from pipelines.database import connect, limited, most_memory
 from sources._schema import Table
 
 MEMORY: Final = "200MB"
@@ -33,7 +35,11 @@ def failed_checks(database: Path, tables: Sequence[Table]) -> list[FailedCheck]:
     failed = []
     with connect(database, read_only=True) as con, limited(con, MEMORY):
         for invariant, sql in (check for table in tables for check in _queries(table)):
-            rows = con.execute(sql).fetchall()
+            try:
+                rows = con.execute(sql).fetchall()
+            except duckdb.OutOfMemoryException:
+                with limited(con, most_memory()):
+                    rows = con.execute(sql).fetchall()
             if rows:
                 failed.append(FailedCheck(invariant, rows[0][1], [str(key) for key, _ in rows[:3]]))
     return failed

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,10 +144,10 @@ def _attached(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def all_threads(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Let DuckDB work on as many threads as this process may use."""
+def on_threads(connection: duckdb.DuckDBPyConnection, threads: int | None = None) -> Iterator[None]:
+    """Let DuckDB work on so many threads, or on as many as the machine has cores."""
     ((before,),) = connection.execute("SELECT current_setting('threads')").fetchall()
-    connection.execute(f"SET threads = {os.cpu_count() or 1}")
+    connection.execute(f"SET threads = {threads or os.cpu_count() or 1}")
     try:
         yield
     finally:
@@ -164,9 +164,22 @@ def limited(connection: duckdb.DuckDBPyConnection, memory: str | None) -> Iterat
         yield
         return
     ((before,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
-    connection.execute(f"SET memory_limit = '{memory}'")
+    _limit(connection, memory)
     try:
         yield
     finally:
         # RESET changes what the setting says and not what may be held
-        connection.execute(f"SET memory_limit = '{before}'")
+        _limit(connection, before)
+
+
+def _limit(connection: duckdb.DuckDBPyConnection, memory: str) -> None:
+    # where what is held cannot be let go of just now, the limit stays as it is
+    with suppress(duckdb.OutOfMemoryException):
+        connection.execute(f"SET memory_limit = '{memory}'")
+
+
+def most_memory() -> str:
+    """What DuckDB holds unless told otherwise: most of the machine's memory, or of the container's."""
+    with duckdb.connect() as fresh:
+        ((memory,),) = fresh.execute("SELECT current_setting('memory_limit')").fetchall()
+    return str(memory)

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from pipelines.ledger import DRIFT_PATHS, FURTHER_PATHS
+from pipelines.ledger import DRIFT_PATHS
 from pipelines.settings import VENDOR_NAMES
 from pipelines.sync import SOURCES
 from sources._schema import LOAD_ID, ROOT_COLUMNS, ChildTable, Column, Table, every_table, stored_columns
+from sources._tables import FURTHER_PATHS
 
 PATH: Final = Path(__file__).resolve().parent.parent / "docs" / "tables.md"
 

@@ -21,13 +21,10 @@ from sources._plan import History, Outcome
 from sources._privacy import TOMBSTONE
 from sources._redact import Redactor
 from sources._schema import Privacy, Table
-from sources._tables import Drift, Quarantined
+from sources._tables import FURTHER_PATHS, NEW_FIELD, Drift, Quarantined
 
 DRIFT_PATHS: Final = 1_000
 """New fields of one table that `ops.drift` names: a vendor that uses ids as names would add to it for ever."""
-FURTHER_PATHS: Final = ("*", "further fields", "any")
-"""Path, kind and type of the row that counts a table's values at all other paths."""
-_NEW_FIELD: Final = "new field"
 _KNOWN_AT_A_TIME: Final = 50_000
 
 _DDL: Final = """
@@ -365,14 +362,14 @@ def _bounded(
     named = defaultdict[str, set[str]](set)
     for table, path in con.execute(
         "SELECT DISTINCT table_name, path FROM ops.drift WHERE kind = $1 AND table_name IN (SELECT unnest($2))",
-        [_NEW_FIELD, list({table for table, *_ in counts})],
+        [NEW_FIELD, list({table for table, *_ in counts})],
     ).fetchall():
         named[table].add(path)
     bounded = Counter[tuple[str, str, str, str]]()
     for (table, path, kind, found), count in counts.most_common():
-        if kind != _NEW_FIELD or path in named[table] or len(named[table]) < DRIFT_PATHS:
+        if kind != NEW_FIELD or path in named[table] or len(named[table]) < DRIFT_PATHS:
             bounded[table, path, kind, found] = count
-            if kind == _NEW_FIELD:
+            if kind == NEW_FIELD:
                 named[table].add(path)
         else:
             bounded[table, *FURTHER_PATHS] += count

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 import dlt
+import duckdb
 from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from pipelines.database import LOADING, catalog, held
+from pipelines.database import LOADING, catalog, connect, held, limited, most_memory
 from pipelines.destination import atomic_duckdb
 from pipelines.interrupt import Interrupted
 from pipelines.leftovers import LoadFailed, has_leftovers
@@ -18,6 +20,9 @@ from sources._resource import slice_source
 
 log = logging.getLogger("deskhouse.load")
 
+SLICES_HELD: Final = 8
+"""Slices after which the log is folded in: until then DuckDB keeps a megabyte of each in memory."""
+
 
 class VendorLoader:
     """Loads one vendor's tables into the schema named for it."""
@@ -25,6 +30,7 @@ class VendorLoader:
     def __init__(self, warehouse: Warehouse, vendor: str) -> None:
         self._vendor = vendor
         self._warehouse = warehouse
+        self._slices = 0
         database = warehouse.private_database
         credentials = DuckDbCredentials(
             held(database) or str(database),
@@ -91,7 +97,18 @@ class VendorLoader:
 
     def _normalize_and_load(self) -> None:
         self._step(self._pipeline.normalize)
-        self._step(self._pipeline.load)
+        try:
+            self._step(self._pipeline.load)
+        except LoadFailed as failure:
+            if not _lacked_memory(failure):
+                raise
+            log.info("a slice of %s takes more memory than is set aside for loading", self._vendor)
+            with connect(self._warehouse.private_database) as con, limited(con, most_memory()):
+                self._step(self._pipeline.load)
+        self._slices += 1
+        if self._slices % SLICES_HELD == 0:
+            with connect(self._warehouse.private_database) as con:
+                con.execute("CHECKPOINT")
 
     def _step(self, step: Callable[[], object]) -> None:
         try:
@@ -105,6 +122,13 @@ class VendorLoader:
                     raise Interrupted(cause.signal_code) from None
                 cause = cause.__cause__ or cause.__context__
             raise LoadFailed(_explain(failure)) from failure
+
+
+def _lacked_memory(failure: BaseException) -> bool:
+    cause: BaseException | None = failure
+    while cause is not None and not isinstance(cause, duckdb.OutOfMemoryException):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _explain(failure: PipelineStepFailed) -> str:

@@ -410,6 +410,12 @@ def _rewrite_drift(con: duckdb.DuckDBPyConnection, table: Table, converter: Conv
         changed += 1
         if not dry_run:
             con.execute(
+                "UPDATE ops.drift AS new SET occurrences = new.occurrences + old.occurrences FROM ops.drift AS old "
+                "WHERE old.table_name = ? AND old.path = ? AND new.table_name = old.table_name AND new.path = ? "
+                "AND new.kind = old.kind AND new.found = old.found",
+                [name, path, now],
+            )
+            con.execute(
                 "DELETE FROM ops.drift AS old WHERE table_name = ? AND path = ? AND EXISTS (SELECT 1 FROM ops.drift AS new "
                 "WHERE new.table_name = old.table_name AND new.path = ? AND new.kind = old.kind AND new.found = old.found)",
                 [name, path, now],

@@ -17,7 +17,7 @@ import httpx
 
 from pipelines import ledger, privacy, rewrite
 from pipelines.checks import FailedCheck, failed_checks
-from pipelines.database import all_threads, connect, kept_open, limited
+from pipelines.database import connect, kept_open, limited, on_threads
 from pipelines.declare import declare_tables
 from pipelines.interrupt import interruption_behind
 from pipelines.ledger import Origin, Receipt
@@ -53,10 +53,13 @@ log = logging.getLogger("deskhouse.sync")
 
 SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": getscreen, "posthog": posthog}
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
-LOADING_MEMORY: Final = "64MB"
+LOADING_MEMORY: Final = "48MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
-MODELS_MEMORY: Final = ("200MB", "1GB", None)
-"""What DuckDB may hold while models are made: enough for a million sessions, and then what the next try needs."""
+MODELS_MEMORY: Final = ("300MB", "1GB", None)
+"""What DuckDB may hold while models are made, and then what the next try needs."""
+MANY_ROWS: Final = 400_000
+LEAN_BYTES_A_ROW: Final = 140
+"""From so many records on, models are made by one thread in so much memory for each: half of what two threads take."""
 Transports = Mapping[str, httpx.AsyncBaseTransport]
 
 
@@ -327,15 +330,18 @@ class _Run:
         """Take a log that holds rows into the file while it need not be read again for that."""
         if self.rows_changed:
             # publishing tries again, and says why it cannot
-            with suppress(duckdb.Error), connect(self._database) as con, limited(con, LOADING_MEMORY), all_threads(con):
+            with suppress(duckdb.Error), connect(self._database) as con, limited(con, LOADING_MEMORY), on_threads(con):
                 con.execute("CHECKPOINT")
 
     def _make_models(self) -> bool:
         """Bring the analytics tables in step with the rows; says whether they may be published."""
         self._reporter.step("modelling")
-        for memory in MODELS_MEMORY:
+        attempts: list[tuple[str | None, int | None]] = [(memory, None) for memory in MODELS_MEMORY]
+        if (rows := self._records()) > MANY_ROWS:
+            attempts.insert(0, (f"{rows * LEAN_BYTES_A_ROW // 1_000_000}MB", 1))
+        for memory, threads in attempts:
             try:
-                with connect(self._database) as con, limited(con, memory), all_threads(con):
+                with connect(self._database) as con, limited(con, memory), on_threads(con, threads):
                     run_models(con, timezone=self._settings.timezone)
             except ModelTooLarge as failure:
                 if memory == MODELS_MEMORY[-1]:
@@ -346,6 +352,17 @@ class _Run:
             else:
                 return True
         return False
+
+    def _records(self) -> int:
+        """Records held of all vendors, without what is in their lists; roughly, which costs nothing."""
+        names = [[table.schema, table.name] for table in ALL_TABLES]
+        with connect(self._database) as con:
+            ((rows,),) = con.execute(
+                "SELECT coalesce(sum(estimated_size), 0) FROM duckdb_tables() "
+                "WHERE database_name = current_database() AND list_contains(?, [schema_name, table_name])",
+                [names],
+            ).fetchall()
+        return int(rows)
 
     def close(self, status: str) -> None:
         """Write how the run ended."""

@@ -21,7 +21,7 @@ from sources._relist import under_policy
 from sources._schema import Table
 from sources._settings import SourceSettings
 from sources._sweep import Sweep
-from sources._tables import Batch, Drift, Quarantined
+from sources._tables import FURTHER_PATHS, NEW_FIELD, Batch, Drift, Quarantined
 from sources._windows import Windows
 
 SLICE_ROWS: Final = 20_480
@@ -31,6 +31,8 @@ SLICE_SECONDS: Final = 60.0
 BATCH_ROWS: Final = 20_480
 """Rows handed to the loader at a time: large enough for Arrow to pay, small enough to keep memory flat."""
 WAITING_BATCHES: Final = 8
+MOST_DRIFT: Final = 5_000
+"""New fields told apart within a slice: a vendor that uses ids as names would send one for each record."""
 STOP_SECONDS: Final = 10.0
 WAKE_SECONDS: Final = 1.0
 
@@ -106,7 +108,9 @@ class Feed:
 
     def _joined(self, batches: Sequence[Batch]) -> dict[str, pa.Table]:
         for batch in batches:
-            for drift, count in batch.drift.items():
+            for found, count in batch.drift.items():
+                further = found.kind == NEW_FIELD and found not in self.drift and len(self.drift) >= MOST_DRIFT
+                drift = Drift(found.table, *FURTHER_PATHS) if further else found
                 self.drift[drift] = self.drift.get(drift, 0) + count
         return {name: pa.concat_tables([b.tables[name] for b in batches]) for name in batches[0].tables}
 
@@ -181,6 +185,9 @@ class Reading:
         if self._started:
             # a name that is being resolved cannot be interrupted; the thread does not keep the process alive
             self._thread.join(timeout=STOP_SECONDS)
+        if not self._thread.is_alive():
+            # fifty megabytes where there are a million rows, which whoever still holds this has no more use for
+            self._histories = {}
 
     def start(self) -> None:
         """Begin to read, if that has not happened yet."""

@@ -36,6 +36,9 @@ _LONGEST_KEY: Final = 512
 _LEADS_ELSEWHERE: Final = r"[\x00-\x1f\x7f\\]|(^|/)\.\.?(/|$)"
 """What `sources._origin` refuses in an address, even encoded: such a key could never be asked for once it vanished."""
 _DEEPEST: Final = 200
+NEW_FIELD: Final = "new field"
+FURTHER_PATHS: Final = ("*", "further fields", "any")
+"""Path, kind and type of the drift that stands for new fields of a table beyond those that are named."""
 _END: Final = pa.scalar(b"\0", pa.binary())
 """Ends a value when a row is hashed: stored text holds no U+0000."""
 _NULL: Final = b"\xff"
@@ -58,13 +61,13 @@ class Quarantined:
         return self.mark or hashlib.blake2b(f"{self.table}\n{self.raw}".encode(), digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Drift:
     """One way in which the vendor's JSON differs from the declaration."""
 
     table: str
     path: str
-    kind: str  # `new field` or `other type`
+    kind: str  # `new field`, `other type` or one of few more
     found: str  # JSON type that was seen
 
 
@@ -474,7 +477,7 @@ def _noted(
 ) -> list[tuple[int, Drift]]:
     """What `extra` holds, as drift of the row that owns it."""
     return [
-        (owners[i], Drift(table, path, "other type" if path in declared else "new field", _json_type(value)))
+        (owners[i], Drift(table, path, "other type" if path in declared else NEW_FIELD, _json_type(value)))
         for i, fields in enumerate(extra)
         for path, value in fields.items()
     ]

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 from truth import query
 
-from pipelines import ledger
+from pipelines import ledger, privacy
+from pipelines.database import connect
+from pipelines.declare import declare_tables
+from pipelines.sync import ALL_TABLES
+from sources import _reading
+from sources._plan import Outcome, Slice
+from sources._privacy import STANDARD
+from sources._reading import Feed
 from sources._redact import Redactor
-from sources._tables import Drift
+from sources._tables import Converter, Drift
+from sources.screendesk.tables import RECORDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,3 +88,31 @@ def test_a_field_of_many_records_is_named_before_ids_of_one(database: Path) -> N
     """A new field that nobody hears of because a thousand ids were met before it on the same page."""
     note(database, "run-1", {**{new(f"by_id.{n}"): 1 for n in range(2 * MOST)}, new("mood"): 80})
     assert told(database)["mood", "new field"] == (80, "run-1", "run-1")
+
+
+def test_ids_used_as_names_do_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice of twenty thousand records with ids for names: fifty megabytes of paths that nobody will ever be told."""
+    monkeypatch.setattr(_reading, "MOST_DRIFT", 10)
+    feed, converter = Feed(RECORDINGS, Outcome(RECORDINGS, NOW)), Converter(RECORDINGS)
+    for n in range(4):
+        records = [{"uuid": f"{n}-{i}", f"id-{n}-{i}": 1, "known": 1, "title": 7} for i in range(5)]
+        feed.hand_out(Slice(0, converter.read(records).take(range(5), NOW), []))
+    feed.hand_out(None)
+    rows = sum(tables[RECORDINGS.name].num_rows for tables in feed.next_slice())
+    drift, _ = feed.take_noted()
+    assert (rows, len(drift), sum(drift.values())) == (20, 11, 60)
+    assert drift[Drift(NAME, "title", "other type", "number")] == 20
+    assert drift[Drift(NAME, "*", "further fields", "any")] == 20 - (10 - 2)
+
+
+def test_paths_that_become_one_under_a_policy_are_counted_together(tmp_path: Path) -> None:
+    """A changed privacy policy that forgets how often a field was met."""
+    path = tmp_path / "deskhouse.duckdb"
+    ledger.prepare(path)
+    privacy.prepare(path)
+    declare_tables(path, ALL_TABLES)
+    note(path, "run-1", {new("seen 203.0.113.7"): 2, new("seen 203.0.113.9"): 3, new("other"): 4})
+    privacy.apply_to_stored(path, [RECORDINGS], STANDARD, NOW)
+    with connect(path) as con:
+        found = con.execute("SELECT path, occurrences FROM ops.drift ORDER BY path").fetchall()
+    assert found == [("other", 4), ("seen 203.0.113.0", 5)]

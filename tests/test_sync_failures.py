@@ -14,11 +14,12 @@ import duckdb
 import pytest
 from truth import ROOT_NAMES, Truth, check_ledger, query, writes
 
-from pipelines import sync
-from pipelines.database import connect
+from pipelines import checks, sync
+from pipelines.database import connect, most_memory
 from pipelines.leftovers import LoadFailed
 from pipelines.loading import VendorLoader
 from pipelines.progress import SilentReporter
+from pipelines.publish import Warehouse
 from pipelines.settings import Settings, load_settings
 from sandbox.faults import Fault
 from sandbox.posthog.account import PosthogSettings
@@ -445,6 +446,33 @@ def test_models_get_the_memory_they_need_or_say_so(
     assert ("memory" in " ".join(run.result.problems).lower()) is not made
     with duckdb.connect(str(sandboxed.published), read_only=True) as connection:
         assert connection.execute("SELECT count(*) > 0 FROM analytics.support_sessions").fetchall() == [(True,)]
+
+
+@pytest.mark.parametrize("memory", ["6MB", "8MB"])
+def test_a_slice_that_needs_more_memory_than_is_set_aside_gets_it(
+    sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, memory: str
+) -> None:
+    """A warehouse that grew past a fixed limit, into which nothing can be loaded any more though the machine has room."""
+    for name, value in {**sandboxed.environment, "DESKHOUSE__WAREHOUSE_DIR": str(sandboxed.warehouse)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sync, "LOADING_MEMORY", memory)
+    with caplog.at_level("INFO", "deskhouse.load"):
+        result = sync.sync(load_settings(), ["screendesk", "getscreen", "posthog"], SilentReporter())
+    assert result.exit_code == 0
+    assert "takes more memory than is set aside" in caplog.text
+    Truth(world).check(sandboxed.published)
+
+
+def test_checks_get_the_memory_they_need(sandboxed: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that cannot be counted within a fixed limit any more, and a run that ends in a traceback."""
+    sandboxed.sync()
+    asked: list[str] = []
+    monkeypatch.setattr(checks, "most_memory", lambda: asked.append("more") or most_memory())
+    # below what a connection takes for itself there is no limit, and from some megabytes on none is needed
+    for megabytes in range(4, 24):
+        monkeypatch.setattr(checks, "MEMORY", f"{megabytes}MB")
+        assert checks.failed_checks(Warehouse(sandboxed.warehouse).private_database, sync.ALL_TABLES) == []
+    assert asked
 
 
 def test_a_slice_of_changes_that_cannot_be_loaded_is_not_called_complete(

@@ -1,11 +1,22 @@
 -- one row per helpdesk ticket, conversation or issue that a session belongs to
-WITH totals AS (
+WITH agents AS MATERIALIZED (
+    SELECT agent_email, CAST(row_number() OVER () AS INTEGER) AS agent, is_remote
+    FROM (
+        SELECT agent_email, bool_or(kind = 'remote_session') AS is_remote
+        FROM analytics.support_sessions
+        WHERE agent_email IS NOT NULL
+        GROUP BY agent_email
+    ) AS met
+),
+totals AS (
     SELECT
         ticket_key,
-        any_value(ticket_platform) AS ticket_platform,
-        any_value(ticket_kind) AS ticket_kind,
-        any_value(ticket_id) AS ticket_id,
-        any_value(agent_email) AS one_agent,
+        -- numbers stand for texts: what keeps a text for each ticket stays in memory until all are done
+        min(
+            3 * length(ticket_platform)
+            + CASE ticket_kind WHEN 'ticket' THEN 0 WHEN 'conversation' THEN 1 WHEN 'issue' THEN 2 END
+        ) AS shape_of_key,
+        min(agents.agent) AS one_agent,
         count(customer_email) > 0 AS has_customer,
         count(*) AS sessions,
         count(*) FILTER (WHERE kind = 'recording') AS recordings,
@@ -20,18 +31,18 @@ WITH totals AS (
         count(*) FILTER (WHERE is_open) AS open_sessions,
         count(*) FILTER (WHERE duration_flag NOT IN ('ok', 'zero', 'open')) AS flagged_sessions,
         count(*) FILTER (WHERE deleted_at IS NOT NULL) AS deleted_sessions
-    FROM analytics.support_sessions
+    FROM analytics.support_sessions AS sessions
+    LEFT JOIN agents USING (agent_email)
     WHERE ticket_key IS NOT NULL
     GROUP BY ticket_key
 ),
-agents AS (
-    SELECT agent_email, CAST(row_number() OVER () AS INTEGER) AS agent, is_remote
-    FROM (
-        SELECT agent_email, bool_or(kind = 'remote_session') AS is_remote
-        FROM analytics.support_sessions
-        WHERE agent_email IS NOT NULL
-        GROUP BY agent_email
-    ) AS met
+-- a ticket's key is its platform, kind and number, with a colon between
+named AS (
+    SELECT
+        *,
+        left(ticket_key, shape_of_key // 3) AS ticket_platform,
+        CASE shape_of_key % 3 WHEN 0 THEN 'ticket' WHEN 1 THEN 'conversation' ELSE 'issue' END AS ticket_kind
+    FROM totals
 ),
 -- lists stay in memory until all are done, so only the few tickets of several agents get one
 shared AS (
@@ -109,10 +120,10 @@ likely AS (
     GROUP BY ticket_key
 )
 SELECT
-    ticket_key,
+    totals.ticket_key,
     totals.ticket_platform,
     totals.ticket_kind,
-    totals.ticket_id,
+    substr(totals.ticket_key, length(totals.ticket_platform) + length(totals.ticket_kind) + 3) AS ticket_id,
     totals.sessions,
     totals.recordings,
     totals.live_calls,
@@ -123,7 +134,7 @@ SELECT
     totals.total_minutes,
     totals.live_call_minutes,
     coalesce(teams.agent_count, CASE WHEN totals.one_agent IS NULL THEN 0 ELSE 1 END) AS agent_count,
-    coalesce(teams.agents, totals.one_agent) AS agents,
+    coalesce(teams.agents, agents.agent_email) AS agents,
     coalesce(customers.customer_count, CASE WHEN totals.has_customer THEN 1 ELSE 0 END) AS customer_count,
     coalesce(participants.participant_count, 0) AS participant_count,
     totals.open_sessions,
@@ -131,8 +142,9 @@ SELECT
     totals.deleted_sessions,
     coalesce(likely.likely_remote_sessions, 0) AS likely_remote_sessions,
     coalesce(likely.likely_remote_minutes, 0) AS likely_remote_minutes
-FROM totals
-LEFT JOIN teams USING (ticket_key)
-LEFT JOIN customers USING (ticket_key)
-LEFT JOIN participants USING (ticket_key)
-LEFT JOIN likely USING (ticket_key)
+FROM named AS totals
+LEFT JOIN agents ON agents.agent = totals.one_agent
+LEFT JOIN teams ON teams.ticket_key = totals.ticket_key
+LEFT JOIN customers ON customers.ticket_key = totals.ticket_key
+LEFT JOIN participants ON participants.ticket_key = totals.ticket_key
+LEFT JOIN likely ON likely.ticket_key = totals.ticket_key
