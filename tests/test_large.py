@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from truth import query
+
+from pipelines.database import ROW_GROUP
 from sandbox.world import World
+from sources._reading import SLICE_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +28,15 @@ def test_fifty_thousand_recordings_cost_a_handful_of_requests_on_a_quiet_run(
     desk.environment = serve(world).environment()
     first = desk.sync()
     assert first.receipt("screendesk.recordings")["inserted"] == RECORDINGS
+
+    groups = query(
+        desk.warehouse / "current" / "deskhouse.duckdb",
+        "SELECT row_group_id, sum(count) FROM pragma_storage_info('screendesk.recordings') "
+        "WHERE column_name = 'uuid' AND segment_type = 'VARCHAR' GROUP BY ALL ORDER BY ALL",
+    )
+    # a slice is a row group: else each row is written twice, and the last group again with each slice
+    assert [rows for _, rows in groups] == [SLICE_ROWS, SLICE_ROWS, RECORDINGS - 2 * SLICE_ROWS]
+    assert SLICE_ROWS == ROW_GROUP
 
     quiet = desk.sync().report["tables"]
     assert all(t["requests"] <= 5 for t in quiet), quiet
