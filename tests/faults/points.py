@@ -115,7 +115,7 @@ def _patience(plan: Mapping[str, Any]) -> None:
     if plan.get("hasten"):
         values |= {"base_seconds": values["base_seconds"] / 50, "cap_seconds": values["cap_seconds"] / 50}
     if plan.get("retry_after_cap"):
-        values |= {"retry_after_cap": plan["retry_after_cap"], "deadline_seconds": 15 * plan["retry_after_cap"]}
+        values |= {"retry_after_cap": plan["retry_after_cap"], "deadline_seconds": 3 * plan["retry_after_cap"]}
     policy.__init__.__defaults__ = tuple(values.values())
 
 
