@@ -94,6 +94,8 @@ class Model:
         invariants: checks beyond those of its columns.
         sql: the query that makes it.
         reads: the tables the query reads, as `schema.name`.
+        names: every name in the query, in small letters; a column of those tables that is not among them is not read.
+        reads_whole: those of the tables of which every column counts as read.
         is_view: kept as a view, so that it is current between runs.
     """
 
@@ -104,6 +106,8 @@ class Model:
     invariants: tuple[Invariant, ...]
     sql: str
     reads: tuple[str, ...] = field(default=())
+    names: tuple[str, ...] = field(default=())
+    reads_whole: tuple[str, ...] = field(default=())
     is_view: bool = False
 
     @property
@@ -120,6 +124,15 @@ class Model:
     def raw_tables_read(self) -> tuple[str, ...]:
         """The tables it reads that are no models."""
         return tuple(name for name in self.reads if not name.startswith(f"{SCHEMA}."))
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the text of a query tells about what it reads; see `Model` for the attributes."""
+
+    reads: tuple[str, ...]
+    names: tuple[str, ...]
+    reads_whole: tuple[str, ...]
 
 
 def load_models(folder: Path = MODELS_DIR) -> list[Model]:
@@ -168,8 +181,8 @@ def order(models: Sequence[Model]) -> list[Model]:
 
 
 @functools.cache
-def tables_read(sql: str) -> tuple[str, ...]:
-    """The tables a query reads, as `schema.name`, sorted.
+def query_of(sql: str) -> Query:
+    """The tables a query reads, as `schema.name`, and the names in it; all sorted.
 
     Raises:
         ValueError: the text is not one query, or names a table without its schema.
@@ -182,14 +195,32 @@ def tables_read(sql: str) -> tuple[str, ...]:
         raise ValueError(f"the SQL cannot be read{where}") from None
     if len(statements) != 1 or not isinstance(statements[0], exp.Query):
         raise ValueError("it must be exactly one query")
-    inner = {cte.alias_or_name for cte in statements[0].find_all(exp.CTE)}
-    found = set()
-    for table in statements[0].find_all(exp.Table):
-        if table.db:
-            found.add(f"{table.db}.{table.name}")
-        elif table.name and table.name not in inner:
+    query = statements[0]
+    inner = {cte.alias_or_name for cte in query.find_all(exp.CTE)}
+    for table in query.find_all(exp.Table):
+        if table.name and not table.db and table.name not in inner:
             raise ValueError(f"it reads {table.name!r} without naming a schema")
-    return tuple(sorted(found))
+    names = {identifier.name.lower() for identifier in query.find_all(exp.Identifier)}
+    return Query(_tables_in(query), tuple(sorted(names)), _tables_read_whole(query))
+
+
+def _tables_in(part: exp.Expr) -> tuple[str, ...]:
+    return tuple(sorted({f"{table.db}.{table.name}" for table in part.find_all(exp.Table) if table.db}))
+
+
+def _tables_read_whole(query: exp.Expr) -> tuple[str, ...]:
+    """Tables whose columns may be read without being named; rather one too many."""
+    if query.find(exp.Pivot, exp.Columns) or any(join.method == "NATURAL" for join in query.find_all(exp.Join)):
+        return _tables_in(query)
+    starred = {name for select in query.find_all(exp.Select) if select.is_star for name in _tables_in(select)}
+    # the name of a table, where a column could stand, is all its columns
+    named = {column.name.lower() for column in query.find_all(exp.Column) if not column.table}
+    as_values = {
+        f"{table.db}.{table.name}"
+        for table in query.find_all(exp.Table)
+        if table.db and table.alias_or_name.lower() in named
+    }
+    return tuple(sorted(starred | as_values))
 
 
 def _declarations(path: Path) -> dict[str, dict[str, Any]]:
@@ -208,7 +239,7 @@ def _model(name: str, sql: str, entry: Mapping[str, Any]) -> Model:
             f"model {name}: the first line of {name}.sql must say what a row is: -- one row per …", model=name
         )
     try:
-        reads = tables_read(sql)
+        query = query_of(sql)
         _refuse_unknown("a model", entry, _MODEL_KEYS)
         columns = tuple(_column(column, about) for column, about in entry["columns"].items())
         grain = tuple(entry["grain"])
@@ -219,7 +250,18 @@ def _model(name: str, sql: str, entry: Mapping[str, Any]) -> Model:
         raise ModelFailed(f"model {name}: {DECLARATIONS} gives it no {error.args[0]}", model=name) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelFailed(f"model {name}: {error}", model=name) from None
-    return Model(name, description, grain, columns, invariants, sql, reads, is_view=bool(entry.get("view", False)))
+    return Model(
+        name=name,
+        description=description,
+        grain=grain,
+        columns=columns,
+        invariants=invariants,
+        sql=sql,
+        reads=query.reads,
+        names=query.names,
+        reads_whole=query.reads_whole,
+        is_view=bool(entry.get("view", False)),
+    )
 
 
 def _refuse_missing_grain(grain: Sequence[str], columns: Sequence[ModelColumn]) -> None:

@@ -5,7 +5,6 @@ ops.models          what was made when, from which inputs: lets a run that chang
                     that changed one vendor's rows keep the tables made from others'
 """
 
-import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,6 @@ import duckdb
 
 from pipelines.model_checks import check_against_others, check_model
 from pipelines.model_files import (
-    DECLARATIONS,
     MODELS_DIR,
     SCHEMA,
     Model,
@@ -27,24 +25,19 @@ from pipelines.model_files import (
     load_models,
     order,
 )
-from sources._schema import Table, every_table
-from sources.getscreen.tables import TABLES as GETSCREEN_TABLES
-from sources.posthog.tables import TABLES as POSTHOG_TABLES
-from sources.screendesk.tables import TABLES as SCREENDESK_TABLES
+from pipelines.model_inputs import Inputs, fingerprint_of_all, raw_fingerprints
 
 __all__ = [
     "ModelFailed",
     "ModelRun",
     "ModelTooLarge",
     "check_timezone",
-    "inputs_fingerprint",
     "load_models",
     "order",
     "run_models",
 ]
 
 DEFAULT_TIMEZONE: Final = "UTC"
-_RAW_TABLES: Final[tuple[Table, ...]] = (*SCREENDESK_TABLES, *GETSCREEN_TABLES, *POSTHOG_TABLES)
 _LEDGER: Final = """
 CREATE SCHEMA IF NOT EXISTS ops;
 CREATE TABLE IF NOT EXISTS ops.models (
@@ -85,15 +78,6 @@ class ModelRun:
     kept: tuple[str, ...] = ()
     unchanged: bool = False
     inputs: str = ""
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What a run makes tables from: the time zone, a hash of everything, and of what each model depends on."""
-
-    timezone: str
-    everything: str
-    by_model: Mapping[str, str | None]
 
 
 def check_timezone(name: str, connection: duckdb.DuckDBPyConnection | None = None) -> str:
@@ -159,15 +143,17 @@ def _run(connection: duckdb.DuckDBPyConnection, timezone: str, folder: Path, beg
     connection.begin()
     try:
         connection.execute(_LEDGER)
-        raw = _raw_fingerprints(connection)
-        everything = _inputs(raw, timezone, folder)
+        raw = raw_fingerprints(connection, _existing(connection))
+        everything = fingerprint_of_all(raw, timezone, folder)
         if not force and _made_from(connection) == {everything}:
             connection.rollback()
             return ModelRun(seconds=time.perf_counter() - began, unchanged=True, inputs=everything)
         models = order(load_models(folder))
-        inputs = _Inputs(timezone, everything, _model_fingerprints(models, raw, timezone))
-        kept = frozenset() if force else _kept(connection, models, inputs.by_model)
-        rows = _make_all(connection, models, kept, inputs)
+        _prepare(connection, models, timezone)
+        inputs = Inputs(connection, models, timezone, raw)
+        made, kept = _make_all(connection, models, inputs, force=force)
+        rows = _check_all(connection, models, made, timezone)
+        connection.execute("UPDATE ops.models SET inputs = ?", [everything])
         connection.commit()
     except BaseException as error:
         # a failed commit has already ended the transaction
@@ -176,7 +162,7 @@ def _run(connection: duckdb.DuckDBPyConnection, timezone: str, folder: Path, beg
         if isinstance(error, duckdb.OutOfMemoryException):
             raise ModelTooLarge(f"the models: {_told(error)}") from None
         raise
-    return ModelRun(rows, time.perf_counter() - began, kept=tuple(sorted(kept)), inputs=everything)
+    return ModelRun(rows, time.perf_counter() - began, kept=kept, inputs=everything)
 
 
 @contextmanager
@@ -190,76 +176,6 @@ def _unordered(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.execute(f"SET preserve_insertion_order = {before}")
 
 
-def inputs_fingerprint(
-    connection: duckdb.DuckDBPyConnection, timezone: str = DEFAULT_TIMEZONE, *, folder: Path = MODELS_DIR
-) -> str:
-    """A hash of everything the analytics tables are made from."""
-    return _inputs(_raw_fingerprints(connection), timezone, folder)
-
-
-def _inputs(raw: Mapping[str, str], timezone: str, folder: Path) -> str:
-    digest = hashlib.blake2b(timezone.encode(), digest_size=16)
-    for path in sorted([*folder.glob("*.sql"), folder / DECLARATIONS]):
-        if path.exists():
-            digest.update(f"\n{path.name}\n".encode() + path.read_bytes())
-    digest.update("".join(raw.values()).encode())
-    return digest.hexdigest()
-
-
-def _raw_fingerprints(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """What the rows of each raw table are, as a text that changes with them.
-
-    A row's hash covers its lists, so child tables are counted only, and theirs is that of the table they belong to.
-    """
-    existing = _existing(connection)
-    found: dict[str, str] = {}
-    for table in _RAW_TABLES:
-        names = [(f"{table.schema}.{name}", child) for name, child in every_table(table)]
-        told = ""
-        for name, child in names:
-            if name in existing:
-                content = "0" if child else f'bit_xor(hash("{table.key}", _row_hash, _deleted_at))'
-                ((rows, hashed),) = connection.execute(f"SELECT count(*), {content} FROM {name}").fetchall()
-                told += f"\n{name} {rows} {hashed}"
-        found |= {name: told for name, _ in names}
-    return found
-
-
-def _model_fingerprints(models: Sequence[Model], raw: Mapping[str, str], timezone: str) -> dict[str, str | None]:
-    """A hash of what each model is made from, through the models it reads; None if that cannot be told.
-
-    Args:
-        models: every model, each after those it reads.
-        raw: what `_raw_fingerprints` returns.
-        timezone: the zone of local days.
-    """
-    made: dict[str, str | None] = {}
-    for model in models:
-        sources = [made[name] for name in model.models_read] + [raw.get(name) for name in model.raw_tables_read]
-        known = [source for source in sources if source is not None]
-        told = "\n".join((duckdb.__version__, timezone, repr(model), *known))
-        made[model.name] = (
-            hashlib.blake2b(told.encode(), digest_size=16).hexdigest() if len(known) == len(sources) else None
-        )
-    return made
-
-
-def _kept(
-    connection: duckdb.DuckDBPyConnection, models: Sequence[Model], fingerprints: Mapping[str, str | None]
-) -> frozenset[str]:
-    """Names of the models whose tables are there and were made from what they would be made from again."""
-    before = dict(connection.execute("SELECT model, made_from FROM ops.models").fetchall())
-    existing = _existing(connection)
-    return frozenset(
-        model.name
-        for model in models
-        if not model.is_view
-        and model.qualified_name in existing
-        and fingerprints[model.name] is not None
-        and before.get(model.name) == fingerprints[model.name]
-    )
-
-
 def _made_from(connection: duckdb.DuckDBPyConnection) -> set[str]:
     """The inputs of the tables there are; of a table that is missing, none."""
     rows = connection.execute(
@@ -270,37 +186,61 @@ def _made_from(connection: duckdb.DuckDBPyConnection) -> set[str]:
     return {inputs for (inputs,) in rows}
 
 
-def _make_all(
-    connection: duckdb.DuckDBPyConnection, models: Sequence[Model], kept: frozenset[str], inputs: _Inputs
-) -> dict[str, int | None]:
+@dataclass(frozen=True)
+class _Made:
+    """A model that was made in this run: in how many seconds, and from what."""
+
+    seconds: float
+    fingerprint: str | None
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, models: Sequence[Model], timezone: str) -> None:
     _refuse_missing_tables(models, _existing(connection))
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     _drop_strays(connection, models)
-    connection.execute(f"SET VARIABLE deskhouse_timezone = '{inputs.timezone}'")
+    connection.execute(f"SET VARIABLE deskhouse_timezone = '{timezone}'")
+
+
+def _make_all(
+    connection: duckdb.DuckDBPyConnection, models: Sequence[Model], inputs: Inputs, *, force: bool
+) -> tuple[dict[str, _Made], tuple[str, ...]]:
+    """Make every model but those that would be as they are; what was made, and the names of those kept."""
+    before = dict(connection.execute("SELECT model, made_from FROM ops.models").fetchall())
+    existing = _existing(connection)
+    made: dict[str, _Made] = {}
+    kept = []
+    for model in models:
+        fingerprint = inputs.fingerprint(model)
+        same = fingerprint is not None and before.get(model.name) == fingerprint
+        if same and not force and not model.is_view and model.qualified_name in existing:
+            kept.append(model.name)
+        else:
+            made[model.name] = _Made(_timed(connection, model, _make), fingerprint)
+        inputs.made(model, fingerprint)
+    return made, tuple(sorted(kept))
+
+
+def _check_all(
+    connection: duckdb.DuckDBPyConnection, models: Sequence[Model], made: Mapping[str, _Made], timezone: str
+) -> dict[str, int | None]:
+    """Check every model, once all are made: a check may look at models made later. Rows by model."""
     before = dict(connection.execute("SELECT model, row_count FROM ops.models").fetchall())
-    connection.execute("DELETE FROM ops.models WHERE NOT list_contains(?, model)", [sorted(kept)])
-    connection.execute("UPDATE ops.models SET inputs = ?", [inputs.everything])
-    # a check may look at models made later, so all are made first
-    seconds = {model.name: _timed(connection, model, _make) for model in models if model.name not in kept}
+    connection.execute(
+        "DELETE FROM ops.models WHERE list_contains(?, model) OR NOT list_contains(?, model)",
+        [list(made), [model.name for model in models]],
+    )
     rows: dict[str, int | None] = {}
     for model in models:
-        if model.name in kept:
+        if model.name not in made:
             _timed(connection, model, check_against_others)
             rows[model.name] = before[model.name]
             continue
-        seconds[model.name] += _timed(connection, model, check_model)
+        seconds = made[model.name].seconds + _timed(connection, model, check_model)
         rows[model.name] = None if model.is_view else _count(connection, model)
         connection.execute(
             "INSERT INTO ops.models (model, row_count, built_at, seconds, timezone, inputs, made_from) "
-            "VALUES (?, ?, now(), ?, ?, ?, ?)",
-            [
-                model.name,
-                rows[model.name],
-                round(seconds[model.name], 3),
-                inputs.timezone,
-                inputs.everything,
-                inputs.by_model[model.name],
-            ],
+            "VALUES (?, ?, now(), ?, ?, '', ?)",
+            [model.name, rows[model.name], round(seconds, 3), timezone, made[model.name].fingerprint],
         )
     return rows
 

@@ -14,7 +14,7 @@ import pytest
 from pipelines import ledger
 from pipelines.database import connect
 from pipelines.declare import declare_tables
-from pipelines.model_files import MODELS_DIR, ModelFailed, load_models, order, tables_read
+from pipelines.model_files import MODELS_DIR, ModelFailed, load_models, order, query_of
 from pipelines.sync import ALL_TABLES
 from pipelines.transform import check_timezone, run_models
 
@@ -86,7 +86,7 @@ def failure(connection: duckdb.DuckDBPyConnection, folder: Path) -> ModelFailed:
 
 def test_a_query_reads_the_tables_it_names_and_not_its_own_parts() -> None:
     sql = "WITH a AS (SELECT * FROM x.y), b AS (SELECT * FROM a JOIN x.z USING (k)) SELECT * FROM b WHERE k IN (SELECT k FROM q.r)"
-    assert tables_read(sql) == ("q.r", "x.y", "x.z")
+    assert query_of(sql).reads == ("q.r", "x.y", "x.z")
 
 
 @pytest.mark.parametrize(
@@ -344,10 +344,15 @@ def test_only_tables_whose_own_inputs_changed_are_made_again(
     for change, rest in (
         ("UPDATE screendesk.recordings SET _row_hash = 'other'", {"calls", "meetings", "of_meetings", "of_those"}),
         (meeting, {"calls"}),
-        ("UPDATE posthog.desktop_recordings SET _deleted_at = now()", {"calls"}),
-        # a list of a connection is covered by the connection's hash
+        # made again, it has the same rows, so those made from it would have as well
+        ("UPDATE posthog.desktop_recordings SET _deleted_at = now()", {"calls", "of_meetings", "of_those"}),
+        # its list of operators is as empty as before
         (
             "INSERT INTO getscreen.connections (id, _row_hash, _loaded_at, _dlt_load_id) VALUES (1, '1', now(), '1')",
+            {"calls", "meetings", "of_meetings", "of_those"},
+        ),
+        (
+            "INSERT INTO getscreen.connections__client (connection_id, _dlt_list_idx, _dlt_load_id) VALUES (1, 0, '1')",
             {"meetings", "of_meetings"},
         ),
         ("DROP TABLE analytics.meetings CASCADE", {"calls", "of_meetings", "of_those"}),
@@ -356,12 +361,15 @@ def test_only_tables_whose_own_inputs_changed_are_made_again(
         assert kept() == rest, change
         assert (
             connection.execute("SELECT x FROM analytics.of_those").fetchall()
-            == connection.execute("SELECT count(*) FROM posthog.desktop_recordings").fetchall()
+            == connection.execute(
+                "SELECT (SELECT count(*) FROM posthog.desktop_recordings)"
+                " + (SELECT count(*) FROM getscreen.connections__client)"
+            ).fetchall()
         )
     folder_of(
         tmp_path, **{**models, "meetings": ("SELECT count(*) + 0 AS x FROM posthog.desktop_recordings", entry("x"))}
     )
-    assert kept() == {"calls"}
+    assert kept() == {"calls", "of_meetings", "of_those"}
     assert kept(timezone="Europe/Berlin") == set()
     assert kept(timezone="Europe/Berlin", force=True) == set()
     connection.execute("ALTER TABLE ops.models DROP COLUMN made_from")
