@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pipelines import ledger, model_inputs
 from pipelines.database import connect
 from pipelines.declare import declare_tables
-from pipelines.model_files import load_models, query_of
+from pipelines.model_files import load_models
+from pipelines.model_queries import query_of
 from pipelines.sync import ALL_TABLES
 from pipelines.transform import run_models
 from sources._schema import every_table

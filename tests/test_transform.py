@@ -14,7 +14,8 @@ import pytest
 from pipelines import ledger
 from pipelines.database import connect
 from pipelines.declare import declare_tables
-from pipelines.model_files import MODELS_DIR, ModelFailed, load_models, order, query_of
+from pipelines.model_files import MODELS_DIR, ModelFailed, load_models, order
+from pipelines.model_queries import query_of
 from pipelines.sync import ALL_TABLES
 from pipelines.transform import check_timezone, run_models
 
