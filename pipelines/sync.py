@@ -1,8 +1,10 @@
 """One run: lock, drain, read and load each vendor, settle the receipts, check, publish."""
 
+import gc
 import logging
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -55,7 +57,7 @@ SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": 
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
 LOADING_MEMORY: Final = "48MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
-MODELS_MEMORY: Final = ("300MB", "1GB", None)
+MODELS_MEMORY: Final = ("250MB", "1GB", None)
 """What DuckDB may hold while models are made, and then what the next try needs."""
 MANY_ROWS: Final = 400_000
 LEAN_BYTES_A_ROW: Final = 140
@@ -231,8 +233,12 @@ def _origin(source: SourceSettings) -> Origin:
 
 def open_loader(warehouse: Warehouse, vendor: str) -> "VendorLoader":
     """What loads a vendor's tables; imports dlt, which a run that loads nothing does without."""
+    first = "pipelines.loading" not in sys.modules
     from pipelines.loading import VendorLoader  # noqa: PLC0415
 
+    if first:
+        # modules stay until the process ends: looking through dlt's for garbage, again and again, finds none
+        gc.freeze()
     return VendorLoader(warehouse, vendor)
 
 

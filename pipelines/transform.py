@@ -135,7 +135,7 @@ def run_models(
         check_timezone(timezone, connection)
     except ValueError as error:
         raise ModelFailed(str(error)) from None
-    with _unordered(connection):
+    with _written_fast(connection):
         return _run(connection, timezone, folder, began, force=force)
 
 
@@ -166,14 +166,23 @@ def _run(connection: duckdb.DuckDBPyConnection, timezone: str, folder: Path, beg
 
 
 @contextmanager
-def _unordered(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Let rows be written in any order, which takes half the time and memory."""
-    ((before,),) = connection.execute("SELECT current_setting('preserve_insertion_order')").fetchall()
-    connection.execute("SET preserve_insertion_order = false")
+def _written_fast(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let rows be written in any order, and without the two compressions that take longest.
+
+    The order takes half the time and memory. FSST and ALPRD take a tenth of the time of all models, for a tenth of a file
+    with a million transcript segments; raw tables, with their long texts, keep them, as they would be twice as large.
+    """
+    settings = {"preserve_insertion_order": "false", "disabled_compression_methods": "fsst,alprd"}
+    before = {
+        name: connection.execute(f"SELECT current_setting('{name}')::VARCHAR").fetchall()[0][0] for name in settings
+    }
     try:
+        for name, value in settings.items():
+            connection.execute(f"SET {name} = '{value}'")
         yield
     finally:
-        connection.execute(f"SET preserve_insertion_order = {before}")
+        for name, value in before.items():
+            connection.execute(f"SET {name} = '{value}'")
 
 
 def _made_from(connection: duckdb.DuckDBPyConnection) -> set[str]:
