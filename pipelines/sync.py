@@ -57,7 +57,7 @@ SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": 
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
 LOADING_MEMORY: Final = "48MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
-MODELS_MEMORY: Final = ("250MB", "1GB", None)
+MODELS_MEMORY: Final = ("220MB", "1GB", None)
 """What DuckDB may hold while models are made, and then what the next try needs."""
 MANY_ROWS: Final = 400_000
 LEAN_BYTES_A_ROW: Final = 140
