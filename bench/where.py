@@ -1,6 +1,8 @@
-"""Where the CPU time of a first load goes: one run of deskhouse, sampled from within.
+"""Where the CPU time of a run goes: one run of deskhouse, sampled from within.
 
-Run: python bench/where.py [--size 100000]
+Run: python bench/where.py [--size 100000] [--run first|quiet|changed]
+
+A quiet run is a full one in which nothing has changed, a changed one a light one in which one row has.
 
 Every 5 ms, the CPU time that each thread has used since the last sample (the kernel's account of it) goes to what the
 thread is at: the first entry of the list below that stands in its stack. DuckDB's threads have no stack in Python; they
@@ -23,8 +25,8 @@ from typing import TYPE_CHECKING, Final
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from contestants.commands import settings_of  # noqa: E402 - found through the path above
-from dataset import WORK, Dataset, ensure, warm  # noqa: E402
+from contestants.commands import settings_of, sync  # noqa: E402 - found through the path above
+from dataset import WORK, Dataset, changed_page, ensure, warm  # noqa: E402
 from measure import timed  # noqa: E402
 from nginx import serving  # noqa: E402
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 EVERY: Final = 0.005
 TICK: Final = os.sysconf("SC_CLK_TCK")
+OPTIONS: Final = {"first": "", "quiet": "--full", "changed": ""}
 PARTS: Final = (
     ("importlib._bootstrap", "", "importing Python modules, dlt most of all"),
     ("pipelines/transform.py", "", "analytics tables and their checks"),
@@ -61,6 +64,7 @@ def main() -> int:
         return _sampled()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=100_000, help="recordings")
+    parser.add_argument("--run", choices=tuple(OPTIONS), default="first", help="which run")
     options = parser.parse_args()
     data = Dataset("screendesk", options.size)
     with serving() as server, tempfile.TemporaryDirectory(dir=WORK) as name:
@@ -68,7 +72,12 @@ def main() -> int:
         warm(data)
         folder = Path(name)
         note = folder / "where.json"
+        if options.run != "first":
+            sync(data, server.address(data), folder)
+        if options.run == "changed":
+            server.lay_over(data, {1: changed_page(data, 1)[0]})
         environment = {**settings_of(data, server.address(data), folder), "WHERE_NOTE": str(note)}
+        environment["WHERE_OPTIONS"] = OPTIONS[options.run]
         cost = timed([sys.executable, __file__], cwd=folder, env=environment)
         spent = Counter(json.loads(note.read_text()))
     print(f"{cost.wall:.1f} s wall, {cost.cpu:.1f} s CPU, {cost.peak / 1e6:,.0f} MB\n")
@@ -83,7 +92,7 @@ def _sampled() -> int:
     ended = threading.Event()
     sampler = threading.Thread(target=_sample, args=(spent, ended), daemon=True)
     sampler.start()
-    sys.argv = ["deskhouse", "sync", "screendesk", "--json"]
+    sys.argv = ["deskhouse", "sync", "screendesk", "--json", *os.environ["WHERE_OPTIONS"].split()]
     from pipelines.cli import main as command  # noqa: PLC0415 - its imports are part of what is measured
 
     try:
