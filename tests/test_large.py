@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from truth import query
 
+from pipelines import loading, sync
 from pipelines.database import ROW_GROUP
+from pipelines.loading import VendorLoader
+from pipelines.progress import SilentReporter
+from pipelines.settings import load_settings
 from sandbox.world import World
-from sources._reading import SLICE_ROWS
+from sources._reading import SLICE_ROWS, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
     from conftest import Desk
 
     from sandbox.server import SandboxServer
@@ -52,3 +57,27 @@ def test_fifty_thousand_recordings_cost_a_handful_of_requests_on_a_quiet_run(
     assert full["screendesk.recordings"]["requests"] <= RECORDINGS // PAGE + 2
     assert full["posthog.desktop_recordings"]["requests"] <= 2 + 2
     assert sum(t["inserted"] + t["updated"] + t["deleted"] for t in full.values()) == 1
+
+
+def test_the_log_does_not_grow_with_the_account(
+    desk: Desk, serve: Callable[[World], SandboxServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB keeps a megabyte in memory of each slice that is still in its log: fifty of a million recordings."""
+    desk.environment = serve(World(3, recordings=2_000, users=5, connections=5, meetings=2)).environment()
+    for name, value in {**desk.environment, "DESKHOUSE__WAREHOUSE_DIR": str(desk.warehouse)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(Reading.__init__.__kwdefaults__ or {}, "slice_rows", 100)
+    monkeypatch.setattr(loading, "SLICES_HELD", 5)
+    load, sizes = VendorLoader.load_slice, list[int]()
+
+    def measured(loader: VendorLoader, *args: Any, **options: Any) -> None:
+        load(loader, *args, **options)
+        log = desk.warehouse / "work" / "deskhouse.duckdb.wal"
+        sizes.append(log.stat().st_size if log.exists() else 0)
+
+    monkeypatch.setattr(VendorLoader, "load_slice", measured)
+    assert sync.sync(load_settings(), ["screendesk"], SilentReporter()).exit_code == 0
+    assert len(sizes) >= 20
+    folded = [number for number, size in enumerate(sizes) if size <= min(sizes)]
+    assert len(folded) == len(sizes) // 5, sizes
+    assert max(sizes[10:]) < 2 * max(sizes[:10]), sizes
