@@ -110,9 +110,11 @@ def start() -> None:
 
 def _flushed() -> bool:
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
+        for stream in (sys.stdout, sys.stderr):
+            # None where it was closed before the process began, as with `>&-`
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):
         # whoever read it has gone; the interpreter has its own way of saying so
         return False
     return True

@@ -33,3 +33,12 @@ def test_what_was_said_arrives_and_what_was_made_is_removed(tmp_path: Path, argu
     assert ("deskhouse " in done.stdout) is (code == 0)
     assert "the interpreter went on" not in done.stdout
     assert not (tmp_path / (tmp_path / "folder").read_text()).exists()
+
+
+@pytest.mark.parametrize(("argument", "code"), [("--version", 0), ("--wrong", 2)])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_do_not_change_the_exit_code(closed: str, argument: str, code: int) -> None:
+    """A scheduler that closes an output would take a complete run for a failed one."""
+    command = f"'{sys.executable}' -m pipelines.cli {argument} {closed}"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
