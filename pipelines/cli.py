@@ -97,6 +97,10 @@ def start() -> None:
 
     Taking the interpreter apart after a load, module by module, takes a fifth of a second and does nothing for anybody.
     """
+    for name in ("stdout", "stderr"):
+        # None where it was closed before the process began, as with `>&-`
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
     try:
         main()
         code: object = 0
@@ -110,10 +114,8 @@ def start() -> None:
 
 def _flushed() -> bool:
     try:
-        for stream in (sys.stdout, sys.stderr):
-            # None where it was closed before the process began, as with `>&-`
-            if stream is not None:
-                stream.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
     except (OSError, ValueError):
         # whoever read it has gone; the interpreter has its own way of saying so
         return False
