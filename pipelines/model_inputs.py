@@ -20,9 +20,9 @@ from sources.posthog.tables import TABLES as POSTHOG_TABLES
 from sources.screendesk.tables import TABLES as SCREENDESK_TABLES
 
 MOST_HASHED: Final = 250_000
-_RAW_TABLES: Final[tuple[Table, ...]] = (*SCREENDESK_TABLES, *GETSCREEN_TABLES, *POSTHOG_TABLES)
+RAW_TABLES: Final[tuple[Table, ...]] = (*SCREENDESK_TABLES, *GETSCREEN_TABLES, *POSTHOG_TABLES)
 _CHILDREN: Final = frozenset(
-    f"{table.schema}.{name}" for table in _RAW_TABLES for name, child in every_table(table) if child
+    f"{table.schema}.{name}" for table in RAW_TABLES for name, child in every_table(table) if child
 )
 
 
@@ -76,11 +76,19 @@ class Inputs:
         ((rows,),) = self._connection.execute(f"SELECT count(*) FROM {name}").fetchall()
         if rows > MOST_HASHED:
             return
-        # a sum, as rows alike in what is read of them would cancel each other out of an exclusive or
-        sums = ", ".join(f"sum(hash({', '.join(names)}))" if names else "count(*)" for names in seen.values())
+        sums = ", ".join(_content(names) if names else "count(*)" for names in seen.values())
         (found,) = self._connection.execute(f"SELECT {sums} FROM {name}").fetchall()
         for reader, names, hashed in zip(seen, seen.values(), found, strict=True):
             self._content[name, reader] = f"{name} {rows} {hashed} {' '.join(names)}"
+
+
+def _content(names: Sequence[str]) -> str:
+    """SQL that tells what rows hold in these columns, in any order.
+
+    A sum, as rows that are alike would cancel each other out of an exclusive or; and of a hash of their hash, as DuckDB's
+    own of several values changes in the same bits whenever the last of them changes in the same way.
+    """
+    return f"sum(hash(hash({', '.join(names)})))"
 
 
 def _columns_read(model: Model, table: str, columns: Sequence[str]) -> list[str]:
@@ -94,12 +102,12 @@ def raw_fingerprints(connection: duckdb.DuckDBPyConnection, existing: set[str]) 
     A row's hash covers its lists, so child tables are counted only, and theirs is that of the table they belong to.
     """
     found: dict[str, str] = {}
-    for table in _RAW_TABLES:
+    for table in RAW_TABLES:
         names = [(f"{table.schema}.{name}", child) for name, child in every_table(table)]
         told = ""
         for name, child in names:
             if name in existing:
-                content = "0" if child else f'bit_xor(hash("{table.key}", _row_hash, _deleted_at))'
+                content = "0" if child else _content([f'"{table.key}"', "_row_hash", "_deleted_at"])
                 ((rows, hashed),) = connection.execute(f"SELECT count(*), {content} FROM {name}").fetchall()
                 told += f"\n{name} {rows} {hashed}"
         found |= {name: told for name, _ in names if name in existing}

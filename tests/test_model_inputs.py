@@ -157,6 +157,14 @@ def test_rows_that_are_alike_do_not_hide_each_other(connection: duckdb.DuckDBPyC
     assert "daily_activity" not in run_models(connection).kept
 
 
+def test_rows_that_vanish_together_do_not_hide_each_other(connection: duckdb.DuckDBPyConnection) -> None:
+    """They get the same time, which changes the same bits of their hashes: two of them left an exclusive or as it was."""
+    connection.execute(
+        f"UPDATE screendesk.recordings SET _deleted_at = TIMESTAMPTZ '{MADE}' WHERE uuid IN ('r0', 'r1')"
+    )
+    assert not run_models(connection).unchanged
+
+
 def test_a_large_table_is_told_by_what_it_was_made_from(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
