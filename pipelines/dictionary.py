@@ -44,6 +44,7 @@ _OPS: Final = f"""## ops
 | `ops.drift` | way in which a vendor's JSON differs from the columns below: table, path, kind, JSON type met, how often. The first {DRIFT_PATHS:,} new fields of a table are named; one row with the path `{FURTHER_PATHS[0]}` counts the values of all others |
 | `ops.quarantine` | record without a usable key: raw JSON and reason |
 | `ops.models` | analytics table: when it was made, its rows, seconds, time zone and a hash of its inputs |
+| `ops.model_rows` | vendor's row that a table of analytics is made from: what it was like then, as hashes |
 | `ops.origins` | vendor: the base URL and project this warehouse was filled from |
 | `ops.privacy` | table: the privacy policy that all its rows are stored under, and since which run |
 | `ops.suppressions` | e-mail or name of an erased person, as a keyed hash, which keeps them out of later runs |

@@ -25,7 +25,8 @@ _HEAD: Final = f"""# Models
 <!-- written by `make docs` from pipelines/models/; edits here are lost -->
 
 The schema `{SCHEMA}` joins the three tools. Its tables are made anew after each sync, in one transaction, from the raw
-tables ([tables.md](tables.md)); a table is kept when nothing that it is made from has changed. Each is one SQL file in
+tables ([tables.md](tables.md)); a table is kept when nothing that it is made from has changed, and of sessions and
+transcript segments only those are made again that changed. Each is one SQL file in
 `pipelines/models/`. [metrics.md](metrics.md) defines every number and says why some differ from a vendor's screen.
 
 - **Days** are local days in the time zone `deskhouse.timezone` (default UTC). Times are instants.

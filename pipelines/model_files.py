@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import yaml  # type: ignore[import-untyped]
 
+from pipelines.model_queries import query_of
 from sources._schema import Privacy
 
 MODELS_DIR: Final = Path(__file__).resolve().parent / "models"
@@ -16,7 +17,7 @@ SCHEMA: Final = "analytics"
 
 # the C parser reads the declarations in a tenth of the time; not every platform's wheel has it
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_MODEL_KEYS: Final = {"description", "grain", "columns", "checks", "view"}
+_MODEL_KEYS: Final = {"description", "grain", "columns", "checks", "view", "rows_from"}
 _COLUMN_KEYS: Final = {"description", "privacy", "not_null", "unique", "one_of", "range", "references"}
 _CHECK_KEYS: Final = {"name", "meaning", "sql"}
 
@@ -94,6 +95,8 @@ class Model:
         names: every name in the query, in small letters; a column of those tables that is not among them is not read.
         reads_whole: those of the tables of which every column counts as read.
         is_view: kept as a view, so that it is current between runs.
+        rows_from: tables of vendors, each with the value of the first column of the grain for one of its rows, in SQL:
+            each row of the model is made from such rows with its value, and their lists, alone; empty if it is not so.
     """
 
     name: str
@@ -106,6 +109,7 @@ class Model:
     names: tuple[str, ...] = field(default=())
     reads_whole: tuple[str, ...] = field(default=())
     is_view: bool = False
+    rows_from: tuple[tuple[str, str], ...] = ()
 
     @property
     def qualified_name(self) -> str:
@@ -183,9 +187,6 @@ def _model(name: str, sql: str, entry: Mapping[str, Any]) -> Model:
         raise ModelFailed(
             f"model {name}: the first line of {name}.sql must say what a row is: -- one row per …", model=name
         )
-    # a run that changed nothing makes no model, and does without sqlglot
-    from pipelines.model_queries import query_of  # noqa: PLC0415
-
     try:
         query = query_of(sql)
         _refuse_unknown("a model", entry, _MODEL_KEYS)
@@ -194,6 +195,7 @@ def _model(name: str, sql: str, entry: Mapping[str, Any]) -> Model:
         invariants = tuple(_invariant(check) for check in entry.get("checks", ()))
         _refuse_missing_grain(grain, columns)
         description = str(entry["description"]).strip()
+        rows_from = tuple((str(table), str(key)) for table, key in entry.get("rows_from", {}).items())
     except KeyError as error:
         raise ModelFailed(f"model {name}: {DECLARATIONS} gives it no {error.args[0]}", model=name) from None
     except (ValueError, TypeError, AttributeError) as error:
@@ -209,6 +211,7 @@ def _model(name: str, sql: str, entry: Mapping[str, Any]) -> Model:
         names=query.names,
         reads_whole=query.reads_whole,
         is_view=bool(entry.get("view", False)),
+        rows_from=rows_from,
     )
 
 

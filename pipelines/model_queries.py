@@ -1,10 +1,18 @@
-"""What the text of a model's query tells about what it reads."""
+"""What the text of a model's query tells about what it reads, as DuckDB itself understands the text."""
 
 import functools
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Final
 
-import sqlglot
-from sqlglot import exp
+import duckdb
+
+_TREE: Final = "SELECT json_serialize_sql(?, skip_null := true, skip_empty := true, skip_default := true)"
+_FAR: Final = 20
+"""Characters shown of a text where it cannot be read."""
+
+Node = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,37 +31,75 @@ def query_of(sql: str) -> Query:
     Raises:
         ValueError: the text is not one query, or names a table without its schema.
     """
-    try:
-        statements = [statement for statement in sqlglot.parse(sql, dialect="duckdb") if statement is not None]
-    except sqlglot.ParseError as error:
-        first = error.errors[0] if error.errors else {}
-        where = f" in line {first['line']}, near {first['highlight']!r}" if first.get("highlight") else ""
-        raise ValueError(f"the SQL cannot be read{where}") from None
-    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
+    ((answer,),) = _parser().execute(_TREE, [sql]).fetchall()
+    tree = json.loads(answer)
+    if tree["error"] and tree["error_type"] == "parser":
+        place = int(tree.get("position", 0))
+        line, near = sql.count("\n", 0, place) + 1, sql[place : place + _FAR].partition("\n")[0]
+        raise ValueError(f"the SQL cannot be read in line {line}, near {near!r}")
+    if tree["error"] or len(tree.get("statements", ())) != 1:
         raise ValueError("it must be exactly one query")
-    query = statements[0]
-    inner = {cte.alias_or_name for cte in query.find_all(exp.CTE)}
-    for table in query.find_all(exp.Table):
-        if table.name and not table.db and table.name not in inner:
-            raise ValueError(f"it reads {table.name!r} without naming a schema")
-    names = {identifier.name.lower() for identifier in query.find_all(exp.Identifier)}
-    return Query(_tables_in(query), tuple(sorted(names)), _tables_read_whole(query))
+    nodes = list(_nodes(tree))
+    inner = {entry["key"] for node in nodes for entry in node.get("cte_map", {}).get("map", ())}
+    for table in _tables(nodes):
+        if "schema_name" not in table and table["table_name"] not in inner:
+            raise ValueError(f"it reads {table['table_name']!r} without naming a schema")
+    names = {text.lower() for text in _texts(tree)}
+    return Query(_names_of(nodes), tuple(sorted(names)), _read_whole(nodes))
 
 
-def _tables_in(part: exp.Expr) -> tuple[str, ...]:
-    return tuple(sorted({f"{table.db}.{table.name}" for table in part.find_all(exp.Table) if table.db}))
+@functools.cache
+def _parser() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect()
 
 
-def _tables_read_whole(query: exp.Expr) -> tuple[str, ...]:
+def _nodes(part: Any) -> Iterator[Node]:
+    """Every object in a part of the tree."""
+    if isinstance(part, dict):
+        yield part
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _nodes(inner)
+
+
+def _texts(part: Any) -> Iterator[str]:
+    """Every text in a part of the tree: names are among them, and where a text is no name, it does no harm as one."""
+    if isinstance(part, str):
+        yield part
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _texts(inner)
+
+
+def _tables(nodes: list[Node]) -> Iterator[Node]:
+    return (node for node in nodes if node.get("type") == "BASE_TABLE")
+
+
+def _names_of(nodes: list[Node]) -> tuple[str, ...]:
+    return tuple(sorted({_name_of(table) for table in _tables(nodes) if "schema_name" in table}))
+
+
+def _name_of(table: Node) -> str:
+    return f"{table['schema_name']}.{table['table_name']}"
+
+
+def _read_whole(nodes: list[Node]) -> tuple[str, ...]:
     """Tables whose columns may be read without being named; rather one too many."""
-    if query.find(exp.Pivot, exp.Columns) or any(join.method == "NATURAL" for join in query.find_all(exp.Join)):
-        return _tables_in(query)
-    starred = {name for select in query.find_all(exp.Select) if select.is_star for name in _tables_in(select)}
+    if any(node.get("type") == "PIVOT" or node.get("ref_type") == "NATURAL" or node.get("columns") for node in nodes):
+        return _names_of(nodes)
+    starred = {
+        name
+        for node in nodes
+        if any(inner.get("type") == "STAR" for inner in _nodes(node.get("select_list")))
+        for name in _names_of(list(_nodes(node)))
+    }
     # the name of a table, where a column could stand, is all its columns
-    named = {column.name.lower() for column in query.find_all(exp.Column) if not column.table}
+    alone = {
+        node["column_names"][0].lower()
+        for node in nodes
+        if node.get("type") == "COLUMN_REF" and len(node["column_names"]) == 1
+    }
     as_values = {
-        f"{table.db}.{table.name}"
-        for table in query.find_all(exp.Table)
-        if table.db and table.alias_or_name.lower() in named
+        _name_of(table)
+        for table in _tables(nodes)
+        if "schema_name" in table and str(table.get("alias", table["table_name"])).lower() in alone
     }
     return tuple(sorted(starred | as_values))

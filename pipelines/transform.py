@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from pipelines.model_files import (
     order,
 )
 from pipelines.model_inputs import Inputs, fingerprint_of_all, raw_fingerprints
+from pipelines.model_rows import LEDGER, make_changed_rows, refuse_other_sources, remember
 
 __all__ = [
     "ModelFailed",
@@ -142,7 +144,7 @@ def run_models(
 def _run(connection: duckdb.DuckDBPyConnection, timezone: str, folder: Path, began: float, *, force: bool) -> ModelRun:
     connection.begin()
     try:
-        connection.execute(_LEDGER)
+        connection.execute(_LEDGER + LEDGER)
         raw = raw_fingerprints(connection, _existing(connection))
         everything = fingerprint_of_all(raw, timezone, folder)
         if not force and _made_from(connection) == {everything}:
@@ -151,7 +153,7 @@ def _run(connection: duckdb.DuckDBPyConnection, timezone: str, folder: Path, beg
         models = order(load_models(folder))
         _prepare(connection, models, timezone)
         inputs = Inputs(connection, models, timezone, raw)
-        made, kept = _make_all(connection, models, inputs, force=force)
+        made, kept = _make_all(connection, models, inputs, timezone, force=force)
         rows = _check_all(connection, models, made, timezone)
         connection.execute("UPDATE ops.models SET inputs = ?", [everything])
         connection.commit()
@@ -205,13 +207,15 @@ class _Made:
 
 def _prepare(connection: duckdb.DuckDBPyConnection, models: Sequence[Model], timezone: str) -> None:
     _refuse_missing_tables(models, _existing(connection))
+    for model in models:
+        refuse_other_sources(model)
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     _drop_strays(connection, models)
     connection.execute(f"SET VARIABLE deskhouse_timezone = '{timezone}'")
 
 
 def _make_all(
-    connection: duckdb.DuckDBPyConnection, models: Sequence[Model], inputs: Inputs, *, force: bool
+    connection: duckdb.DuckDBPyConnection, models: Sequence[Model], inputs: Inputs, timezone: str, *, force: bool
 ) -> tuple[dict[str, _Made], tuple[str, ...]]:
     """Make every model but those that would be as they are; what was made, and the names of those kept."""
     before = dict(connection.execute("SELECT model, made_from FROM ops.models").fetchall())
@@ -220,11 +224,12 @@ def _make_all(
     kept = []
     for model in models:
         fingerprint = inputs.fingerprint(model)
-        same = fingerprint is not None and before.get(model.name) == fingerprint
-        if same and not force and not model.is_view and model.qualified_name in existing:
+        there = not force and not model.is_view and model.qualified_name in existing
+        if there and fingerprint is not None and before.get(model.name) == fingerprint:
             kept.append(model.name)
         else:
-            made[model.name] = _Made(_timed(connection, model, _make), fingerprint)
+            step = partial(_bring_in_step if there else _make, timezone=timezone)
+            made[model.name] = _Made(_timed(connection, model, step), fingerprint)
         inputs.made(model, fingerprint)
     return made, tuple(sorted(kept))
 
@@ -266,10 +271,16 @@ def _timed(
     return time.perf_counter() - began
 
 
-def _make(connection: duckdb.DuckDBPyConnection, model: Model) -> None:
+def _bring_in_step(connection: duckdb.DuckDBPyConnection, model: Model, timezone: str) -> None:
+    if not make_changed_rows(connection, model, timezone):
+        _make(connection, model, timezone)
+
+
+def _make(connection: duckdb.DuckDBPyConnection, model: Model, timezone: str) -> None:
     kind = "VIEW" if model.is_view else "TABLE"
     connection.execute(f"CREATE OR REPLACE {kind} {model.qualified_name} AS {model.sql}")
     connection.execute("; ".join(_comments(model, kind)))
+    remember(connection, model, timezone)
 
 
 def _count(connection: duckdb.DuckDBPyConnection, model: Model) -> int:
