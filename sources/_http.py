@@ -27,10 +27,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
+import sniffio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from sources._body import Body, BodyTooLargeError, is_markup, parse
 from sources._columns import Columns
+from sources._connections import use_own_connections
 from sources._errors import (
     ApiError,
     BadReply,
@@ -144,6 +146,8 @@ class ApiClient:
         return f"ApiClient({self.vendor!r}, {self._origin.base!r})"
 
     async def __aenter__(self) -> Self:
+        # httpx's libraries ask at each request which library runs the loop, and take this for an answer
+        sniffio.current_async_library_cvar.set("asyncio")
         self._open()
         return self
 
@@ -467,6 +471,7 @@ class ApiClient:
                 cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
                 headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "deskhouse"},
             )
+            use_own_connections(self._client)
         except (OSError, ValueError, ImportError, httpx.InvalidURL):
             setting = "SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY or ALL_PROXY"
             text = f"cannot be asked: the environment's {setting} does not hold what it should."

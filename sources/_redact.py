@@ -44,7 +44,9 @@ class Redactor:
         # a secret that may be a JSON number or word would break a reply in which it stands for itself
         texts = [value for value in usable if len(value) >= _SHORTEST_ENCODED and _NO_NUMBER.search(value)]
         forms = (form for v in texts for form in (v, json.dumps(v)[1:-1], v.replace("/", "\\/"), quote(v, safe="")))
-        self._usual = {form.encode() for form in forms}
+        usual = {form.encode() for form in forms}
+        # what holds a shorter one is found by it
+        self._usual = [form for form in usual if not any(other != form and other in form for other in usual)]
 
     def __repr__(self) -> str:
         return "Redactor()"

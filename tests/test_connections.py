@@ -1,0 +1,277 @@
+"""The connections below httpx: nothing lost between the wire and the reader, and every failure told in httpcore's words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import subprocess
+from typing import TYPE_CHECKING
+
+import httpcore
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sources import _connections
+from sources._connections import Backend, use_own_connections
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+MB = 1 << 20
+
+
+@contextlib.asynccontextmanager
+async def served(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """A server on a port of loopback, which answers each connection and closes it."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handling.append(asyncio.current_task())
+        with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
+            await answer(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
+            await writer.wait_closed()
+
+    handling: list[asyncio.Task[None] | None] = []
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in filter(None, handling):
+            task.cancel()
+        await asyncio.gather(*filter(None, handling), return_exceptions=True)
+
+
+async def everything(stream: httpcore.AsyncNetworkStream) -> bytes:
+    body = bytearray()
+    while piece := await stream.read(1 << 16, timeout=5):
+        body += piece
+    return bytes(body)
+
+
+def play(scene: Coroutine[None, None, None]) -> None:
+    asyncio.run(asyncio.wait_for(scene, 30))
+
+
+@settings(max_examples=25, deadline=None)
+@given(pieces=st.lists(st.tuples(st.binary(min_size=1, max_size=70_000), st.booleans(), st.booleans()), max_size=12))
+def test_what_was_sent_is_what_is_read(pieces: list[tuple[bytes, bool, bool]]) -> None:
+    """A piece that gets lost or changes its place on the way is a row that is wrong."""
+
+    async def scene() -> None:
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for piece, wait, _ in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.001 if wait else 0)
+
+        async with served(answer) as port:
+            stream = await Backend().connect_tcp("127.0.0.1", port, timeout=5)
+            body = bytearray()
+            for _, _, wait in pieces:
+                await asyncio.sleep(0.001 if wait else 0)
+                body += await stream.read(1 << 16, timeout=5)
+            body += await everything(stream)
+            await stream.aclose()
+        assert bytes(body) == b"".join(piece for piece, _, _ in pieces)
+
+    play(scene())
+
+
+def test_a_reader_that_is_slow_stops_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a vendor that sends faster than pages are read fills the memory."""
+    monkeypatch.setattr(_connections, "_MOST_WAITING", MB // 4)
+
+    async def scene() -> None:
+        sent = 0
+
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            for _ in range(64):
+                writer.write(bytes(MB))
+                await writer.drain()
+                sent += MB
+
+        async with served(answer) as port:
+            stream = await Backend().connect_tcp("127.0.0.1", port, timeout=5)
+            await asyncio.sleep(0.5)
+            assert sent < 32 * MB
+            assert len(await everything(stream)) == 64 * MB
+
+    play(scene())
+
+
+def test_pieces_that_arrived_before_the_connection_broke_are_read_first() -> None:
+    """What broke a connection says nothing about what came before."""
+
+    async def scene() -> None:
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"all there is")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            # closed with something unsent to read, which resets it
+            writer.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+            )
+            writer.transport.abort()
+
+        async with served(answer) as port:
+            stream = await Backend().connect_tcp("127.0.0.1", port, timeout=5)
+            await asyncio.sleep(0.2)
+            assert await stream.read(1 << 16, timeout=5) == b"all there is"
+            with pytest.raises(httpcore.ReadError):
+                await stream.read(1 << 16, timeout=5)
+            with pytest.raises(httpcore.WriteError):
+                await stream.write(b"more", timeout=5)
+
+    play(scene())
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    del reader, writer
+    await asyncio.sleep(5)
+
+
+def test_a_silent_server_is_told_as_such_and_may_still_be_heard() -> None:
+    """A read that was given up must not swallow what arrives afterwards."""
+
+    async def scene() -> None:
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(0.3)
+            writer.write(b"late")
+            await writer.drain()
+
+        async with served(answer) as port:
+            stream = await Backend().connect_tcp("127.0.0.1", port, timeout=5)
+            with pytest.raises(httpcore.ReadTimeout):
+                await stream.read(1 << 16, timeout=0.05)
+            reading = asyncio.ensure_future(stream.read(1 << 16, timeout=5))
+            await asyncio.sleep(0.05)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert await everything(stream) == b"late"
+
+    play(scene())
+
+
+def test_a_server_that_takes_nothing_is_told_as_such() -> None:
+    """A request that cannot be sent would otherwise wait for as long as the other side keeps its window closed."""
+
+    async def scene() -> None:
+        async with served(silent) as port:
+            stream = await Backend().connect_tcp("127.0.0.1", port, timeout=5)
+            with pytest.raises(httpcore.WriteTimeout):
+                await stream.write(bytes(64 * MB), timeout=0.2)
+            await stream.aclose()
+
+    play(scene())
+
+
+def test_an_idle_connection_that_was_closed_is_known_without_asking_the_system() -> None:
+    """httpcore takes another one then; a request on a closed connection is a failed attempt."""
+
+    async def scene() -> None:
+        closing = asyncio.Event()
+
+        async def answer(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+            await closing.wait()
+
+        async with served(answer) as port:
+            stream = await Backend().connect_tcp("127.0.0.1", port, timeout=5)
+            assert not stream.get_extra_info("is_readable")
+            closing.set()
+            await asyncio.sleep(0.1)
+            assert stream.get_extra_info("is_readable")
+            assert stream.get_extra_info("server_addr") == ("127.0.0.1", port)
+
+    play(scene())
+
+
+def test_what_cannot_be_reached_is_told_in_httpcores_words() -> None:
+    """httpx knows no other errors, and would let them end the run."""
+
+    async def scene() -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            with pytest.raises(httpcore.ConnectError):
+                await Backend().connect_tcp("127.0.0.1", taken.getsockname()[1], timeout=5)
+        with pytest.raises(httpcore.ConnectError):
+            await Backend().connect_tcp("no.such.host.invalid", 443, timeout=5)
+
+    play(scene())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts of a server and of a client that trusts it."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=test"
+    more = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*make.split(), *more], check=True, capture_output=True)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(cert, key)
+    return server, ssl.create_default_context(cafile=cert)
+
+
+def test_an_encrypted_connection_reads_and_writes_like_any_other(
+    certificate: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    """Vendors are asked over TLS, where pieces are of other sizes and the end is another."""
+    server, client = certificate
+
+    async def scene() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await reader.readexactly(5) + bytes(3 * MB))
+            await writer.drain()
+
+        async with served(answer, server) as port:
+            stream = await Backend().connect_tcp("127.0.0.1", port, timeout=5)
+            stream = await stream.start_tls(client, "127.0.0.1", timeout=5)
+            await stream.write(b"hello", timeout=5)
+            assert await everything(stream) == b"hello" + bytes(3 * MB)
+            assert stream.get_extra_info("ssl_object") is not None
+            await stream.aclose()
+
+    play(scene())
+
+
+def test_a_certificate_nobody_vouches_for_is_the_cause(certificate: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """The person is told to look at the certificate because of it, instead of at the network."""
+
+    async def scene() -> None:
+        async with served(silent, certificate[0]) as port:
+            stream = await Backend().connect_tcp("127.0.0.1", port, timeout=5)
+            with pytest.raises(httpcore.ConnectError) as raised:
+                await stream.start_tls(ssl.create_default_context(), "127.0.0.1", timeout=5)
+            assert isinstance(raised.value.__cause__, ssl.SSLCertVerificationError)
+
+    play(scene())
+
+
+def test_a_server_that_never_ends_its_handshake_is_given_up() -> None:
+    async def scene() -> None:
+        async with served(silent) as port:
+            stream = await Backend().connect_tcp("127.0.0.1", port, timeout=5)
+            with pytest.raises(httpcore.ConnectTimeout):
+                await stream.start_tls(ssl.create_default_context(), "127.0.0.1", timeout=0.2)
+
+    play(scene())
+
+
+def test_httpx_connects_in_this_way_directly_and_through_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx has no setting for it: where a release keeps it elsewhere, runs would be slower and nothing would say so."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    client = httpx.AsyncClient()
+    use_own_connections(client)
+    pools = [t._pool for t in (client._transport, *client._mounts.values()) if t is not None]
+    assert len(pools) == 2
+    assert all(isinstance(pool._network_backend, Backend) for pool in pools)
