@@ -20,13 +20,12 @@ import pyarrow.json as pj
 from sources._schema import Form, Type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sources._schema import ChildTable, Column, Table
 
 _BACKSLASH: Final = ord("\\")
 _NUL: Final = b"\\u0000"
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _DEEP: Final = 4_000
 """Objects and lists inside each other that Arrow's parser, which calls itself, has room for."""
 _SHALLOW: Final = 64
@@ -86,27 +85,49 @@ class ColumnReader:
 
     def read(self, body: bytes | bytearray) -> dict[str, Any] | None:
         """The reply's members, with its list as `Columns`; None where the reply must be read value by value."""
-        if body.startswith(_BYTE_ORDER_MARK) or _holds_nul(body) or not _is_shallow(body):
-            return None
+        (reply,) = self.read_all([body])
+        return reply
+
+    def read_all(self, bodies: Sequence[bytes | bytearray]) -> list[dict[str, Any] | None]:
+        """Several replies at once, each as `read` returns it; a member that only others of them have is null."""
+        if all(map(_is_sound, bodies)):
+            replies = self._read_together(bodies[0] if len(bodies) == 1 else b"\n".join(bodies), len(bodies))
+            if replies is not None:
+                return [*replies]
+        return [None] if len(bodies) == 1 else [self.read(body) for body in bodies]
+
+    def _read_together(self, body: bytes | bytearray, count: int) -> list[dict[str, Any]] | None:
         once = pj.ReadOptions(use_threads=False, block_size=len(body) + 1)
         try:
             _refuse_if_no_utf8(body)
-            reply = pj.read_json(pa.BufferReader(body), read_options=once, parse_options=self._options)
-            if reply.num_rows != 1 or reply.schema.field(self._list_key).type != self._expected:
-                return None
+            replies = pj.read_json(pa.BufferReader(body), read_options=once, parse_options=self._options)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError):
             return None
-        lists = reply.column(self._list_key).chunk(0)
-        structs = lists.flatten()
-        if lists.null_count or structs.null_count:
+        column = replies.column(self._list_key)
+        if replies.num_rows != count or column.type != self._expected:
             return None
-        members: dict[str, Any] = reply.drop_columns(self._list_key).to_pylist()[0] if reply.num_columns > 1 else {}
-        if not all(_is_finite(value) for value in members.values()) or not all(
+        # all is one block
+        lists = column.chunk(0)
+        others = replies.drop_columns(self._list_key)
+        # a member that is whole here and not there would not be whole anywhere
+        if lists.null_count or (count > 1 and any(_holds_fractions(other.type) for other in others.schema)):
+            return None
+        structs = lists.flatten()
+        members: list[dict[str, Any]] = others.to_pylist() if others.num_columns else [{} for _ in range(count)]
+        if not all(map(_is_finite, members)) or not self._are_as_written(structs):
+            return None
+        ends = lists.offsets.to_numpy() - lists.offsets[0].as_py()
+        return [
+            {**of_one, self._list_key: Columns(structs.slice(begin, end - begin))}
+            for of_one, begin, end in zip(members, ends[:-1].tolist(), ends[1:].tolist(), strict=True)
+        ]
+
+    def _are_as_written(self, structs: pa.StructArray) -> bool:
+        """Whether each record is an object, and each number what stands in its text."""
+        return not structs.null_count and all(
             _are_exact(member(member(structs, lists_at).flatten() if lists_at else structs, path))
             for lists_at, path in self._numbers
-        ):
-            return None
-        return {**members, self._list_key: Columns(structs)}
+        )
 
 
 def member(structs: pa.StructArray, path: Iterable[str]) -> pa.Array:
@@ -120,6 +141,21 @@ def _refuse_if_no_utf8(body: bytes | bytearray) -> None:
     """Arrow's JSON reader does not look whether text is UTF-8, and hands it on; asking Arrow leaves other threads at work."""
     offsets = pa.array([0, len(body)], pa.int32()).buffers()[1]
     pa.StringArray.from_buffers(1, offsets, pa.py_buffer(body)).validate(full=True)
+
+
+def _is_sound(body: bytes | bytearray) -> bool:
+    """Whether Arrow can be given a reply, alone or among others."""
+    return _is_object_outside(body) and not _holds_nul(body) and _is_shallow(body)
+
+
+def _is_object_outside(body: bytes | bytearray) -> bool:
+    """Whether it begins and ends like an object; on `null` Arrow's reader ends the process.
+
+    Of bodies that do, joined by line breaks, none is part of another's value: no JSON holds a line break in a text, or
+    `}` and `{` one after the other without a comma. So as many objects as bodies are one of each.
+    """
+    inside = body.strip()
+    return inside.startswith(b"{") and inside.endswith(b"}")
 
 
 def _holds_nul(body: bytes | bytearray) -> bool:
@@ -142,6 +178,10 @@ def _is_shallow(body: bytes | bytearray) -> bool:
             return True
         left = left.replace(b"{}", b"").replace(b"[]", b"")
     return False
+
+
+def _holds_fractions(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or any(_holds_fractions(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _is_finite(value: Any) -> bool:

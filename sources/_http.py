@@ -21,7 +21,6 @@ import math
 import re
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -50,6 +49,7 @@ from sources._errors import (
 )
 from sources._origin import Credential, Origin, host_of, named, query_of
 from sources._pacing import Pacing, RetryPolicy, Traffic, retry_after
+from sources._reply_reader import ReplyReader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -81,7 +81,6 @@ _WIRE_LOGS = ("deskhouse.http", "httpx", *(f"httpcore.{part}" for part in ("conn
 _SPARE_RETRIES = 60  # per client, and one more for every ten answers
 _RETRY = RetryPolicy()
 _LARGE = 32 << 10  # bytes from which a body is worth a thread
-_READERS = 2
 _LOGGED_PARAMS = ("page", "offset", "limit")
 
 _E = TypeVar("_E", bound=ApiError)
@@ -134,7 +133,7 @@ class ApiClient:
             max_concurrency=max_concurrency, requests_per_second=requests_per_second, clock=clock, sleep=sleep
         )
         self._log_filter = self._redactor.filter()
-        self._readers = ThreadPoolExecutor(_READERS, "json")
+        self._reply_reader = ReplyReader()
         self._client: httpx.AsyncClient | None = None
         self._closed = False
         self._down: ApiError | None = None
@@ -158,7 +157,7 @@ class ApiClient:
         """Closes all connections. Requests under way fail, requests that wait stop waiting."""
         self._closed = True
         self._pacing.wake()
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._reply_reader.close()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -416,8 +415,7 @@ class ApiClient:
             return None
         if len(body) < _LARGE:
             return call.columns.read(body)
-        # not asyncio's own threads: their end cannot be cancelled
-        return await asyncio.get_running_loop().run_in_executor(self._readers, call.columns.read, body)
+        return await self._reply_reader.read(call.columns, body)
 
     def _expected(self, call: _Call, data: dict[str, Any]) -> dict[str, Any]:
         """The answer, if it holds no error and the list that was asked for."""

@@ -89,9 +89,9 @@ def put(record: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 
 @st.composite
-def replies(draw: st.DrawFn) -> tuple[str, bytes]:
+def replies(draw: st.DrawFn, only: str = "") -> tuple[str, bytes]:
     """A table's name and a list reply, true but for a few values."""
-    name = draw(st.sampled_from(sorted(TABLES)))
+    name = only or draw(st.sampled_from(sorted(TABLES)))
     table, _, records = TABLES[name]
     page = [orjson.loads(orjson.dumps(draw(st.sampled_from(records)))) for _ in range(draw(st.integers(0, 4)))]
     for record in page:
@@ -135,6 +135,90 @@ def test_a_reply_in_columns_gives_the_same_rows_as_value_by_value(reply: tuple[s
         assert ours.drift == theirs.drift
 
 
+NOT_ONE_OBJECT = [
+    b"",
+    b"  ",
+    b"{}",
+    b"null",
+    b"{",
+    b"}",
+    b'{"list":[',
+    b"]}",
+    b'{"list":[{"uuid":"a',
+    b'"}]}',
+    b'{"list":[]}{"list":[]}',
+    b'{"list":[]}\n{"list":[{"uuid":"b"}]}',
+    b'{"list":[{"uuid":"a"}',
+    b'{"uuid":"b"}]}',
+    b'{"list":[{"uuid":"a"},',
+    b'\xef\xbb\xbf{"list":[]}',
+    b'{"list":[]}\x0b',
+    b'{"list":[{"uuid":"a","title":"}\n{"}]}',
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    drawn=st.sampled_from(sorted(TABLES)).flatmap(lambda name: st.lists(replies(name), min_size=1, max_size=5)),
+    odd=st.lists(st.tuples(st.integers(0, 6), st.sampled_from(NOT_ONE_OBJECT)), max_size=3),
+    counts=st.lists(st.sampled_from([1, 1.5, 2.0, None, "1", 2**60, {"a": 1}, {"a": 1.5}]), min_size=9, max_size=9),
+)
+def test_replies_read_together_are_what_each_is_alone(
+    drawn: list[tuple[str, bytes]], odd: list[tuple[int, bytes]], counts: list[Any]
+) -> None:
+    """Records of one page given to another, or a page's word for the count changed by its neighbour's."""
+    name, bodies = drawn[0][0], [body for _, body in drawn]
+    bodies = [
+        body.replace(b'"next"', b'"more":' + orjson.dumps(n) + b',"next"')
+        for body, n in zip(bodies, counts, strict=False)
+    ]
+    for place, body in odd:
+        bodies.insert(place, body)
+    reader = ColumnReader(TABLES[name][0], "list")
+    for found, alone in zip(reader.read_all(bodies), map(reader.read, bodies), strict=True):
+        assert (found is None) == (alone is None)
+        if found is not None and alone is not None:
+            assert found["list"] == alone["list"]
+            assert repr(_without_nothing(found)) == repr(_without_nothing(alone))
+
+
+def _without_nothing(value: Any) -> Any:
+    """Members without those that are null, which may be those of another reply."""
+    if isinstance(value, dict):
+        return {k: _without_nothing(v) for k, v in sorted(value.items()) if v is not None and k != "list"}
+    return value
+
+
+def test_pages_are_read_together() -> None:
+    """Else nothing but a clock would show that each is read alone."""
+    bodies = [
+        orjson.dumps(
+            {"pagination": {"page": n, "next_page": n + 1 if n < 4 else None}, "list": [{"uuid": f"u{n}"}] * n}
+        )
+        for n in range(5)
+    ]
+    reader = ColumnReader(RECORDINGS, "list")
+    together = reader._read_together(b"\n".join(bodies), 5)
+    assert together is not None
+    for n, reply in enumerate(together):
+        assert reply["pagination"]["page"] == n
+        assert [record["uuid"] for record in reply["list"]] == [f"u{n}"] * n
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        [b'{"list":[', b']}{"list":[]}'],
+        [b"", b'{"list":[]}{"list":[]}'],
+        [b'{"list":[{"uuid":"a"}]} {"list":[{"uuid":"b"}]}', b" "],
+        [b'{"list":[{"uuid":"a"}]} {"list":[{"uuid":"b', b'"}]}'],
+    ],
+)
+def test_bodies_that_make_as_many_objects_only_together_are_none(bodies: list[bytes]) -> None:
+    """A page that was cut off is repeated; put together with its neighbour it would pass for two."""
+    assert ColumnReader(RECORDINGS, "list").read_all(bodies) == [None, None]
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_what_is_as_declared_comes_in_columns(name: str) -> None:
     """The slow way taken for every page, which nothing but a clock would show."""
@@ -167,6 +251,8 @@ def _is_plain(connection: dict[str, Any]) -> bool:
         b'{"list":[{"uuid":"a","new":null}]}',
         b'{"list":[],"count":NaN}',
         b"[]",
+        b"null",
+        b" null\n",
         b"",
         b"\xef\xbb\xbf{}",
     ],
