@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+from dlt.common.configuration import configspec
 from dlt.common.configuration.container import Container
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import LoadJob, RunnableLoadJob
@@ -20,6 +21,14 @@ from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
+
+
+@configspec(init=False)
+class PrivateDatabase(DuckDbClientConfiguration):
+    """Where rows are loaded; dlt's own way to name it would import SQLAlchemy, wherever that is installed."""
+
+    def __str__(self) -> str:
+        return "the private database"
 
 
 class MergedLater(RunnableLoadJob):
@@ -100,6 +109,8 @@ class AtomicDuckDbClient(DuckDbClient):
 
 class atomic_duckdb(dlt.destinations.duckdb):  # noqa: N801 - dlt names destinations like functions
     """The `duckdb` destination with whole-package commits."""
+
+    spec = PrivateDatabase
 
     def capabilities(
         self, config: DuckDbClientConfiguration | None = None, naming: NamingConvention | None = None

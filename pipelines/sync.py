@@ -234,11 +234,15 @@ def _origin(source: SourceSettings) -> Origin:
 def open_loader(warehouse: Warehouse, vendor: str) -> "VendorLoader":
     """What loads a vendor's tables; imports dlt, which a run that loads nothing does without."""
     first = "pipelines.loading" not in sys.modules
-    from pipelines.loading import VendorLoader  # noqa: PLC0415
-
     if first:
         # modules stay until the process ends: looking through dlt's for garbage, again and again, finds none
-        gc.freeze()
+        gc.disable()
+    try:
+        from pipelines.loading import VendorLoader  # noqa: PLC0415
+    finally:
+        if first:
+            gc.freeze()
+            gc.enable()
     return VendorLoader(warehouse, vendor)
 
 

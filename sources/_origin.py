@@ -64,8 +64,7 @@ class Origin(httpx.Auth):
         elsewhere = _SCHEME.match(path)
         if elsewhere or _UNSAFE.search(path) or re.search(r"[?#]", path) or _UNSAFE_WHEN_DECODED.search(unquote(path)):
             raise self._untrusted(host_of(path) if elsewhere else "a place outside the API")
-        url = httpx.URL(f"{self.base}/{path.removeprefix('/')}")
-        url = url.copy_merge_params(params) if params else url
+        url = httpx.URL(f"{self.base}/{path.removeprefix('/')}", params=params)
         if _origin(url) != self._origin:
             raise self._untrusted(host_of(str(url)))
         return url
