@@ -42,16 +42,14 @@ def refuse_other_sources(model: Model) -> None:
     Raises:
         ModelFailed: naming what.
     """
-    unknown = [name for name, _ in model.rows_from if name not in _BY_NAME]
-    named = (
-        {f"{root.schema}.{name}" for root, _ in _roots(model) for name, _ in every_table(root)} if not unknown else ()
-    )
-    if unknown or (model.rows_from and (others := [name for name in model.reads if name not in named])):
-        told = (
-            f"names {', '.join(unknown)}, which is no table of a vendor"
-            if unknown
-            else f"leaves out {', '.join(others)}"
-        )
+    told = ""
+    if unknown := [name for name, _ in model.rows_from if name not in _BY_NAME]:
+        told = f"names {', '.join(unknown)}, which is no table of a vendor"
+    elif model.rows_from:
+        covered = {f"{root.schema}.{name}" for root, _ in _roots(model) for name, _ in every_table(root)}
+        if others := [name for name in model.reads if name not in covered]:
+            told = f"leaves out {', '.join(others)}"
+    if told:
         raise ModelFailed(f"model {model.name}: its rows_from {told}", model=model.name)
 
 
