@@ -23,7 +23,8 @@ CASES = {"first": (), "quiet": ("--full",), "light": (), "full-changed": ("--ful
 
 def main() -> None:
     """Measure, and print a line for each tree."""
-    case, runs, *trees = sys.argv[1:]
+    case, runs, *paths = sys.argv[1:]
+    trees = [str(Path(path).resolve()) for path in paths]
     data = Dataset("screendesk", 100_000)
     ensure(data)
     warm(data)
