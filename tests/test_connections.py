@@ -275,3 +275,46 @@ def test_httpx_connects_in_this_way_directly_and_through_proxies(monkeypatch: py
     pools = [t._pool for t in (client._transport, *client._mounts.values()) if t is not None]
     assert len(pools) == 2
     assert all(isinstance(pool._network_backend, Backend) for pool in pools)
+
+
+def test_a_request_goes_through_a_proxys_tunnel(
+    certificate: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a company's proxy the connection is first the proxy's, and then encrypted to the vendor."""
+
+    async def vendor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2_000_000)
+            await writer.drain()
+
+    async def scene() -> None:
+        tunnels = 0
+
+        async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal tunnels
+            tunnels += (await reader.readuntil(b"\r\n\r\n")).startswith(b"CONNECT ")
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
+
+        async with served(vendor, certificate[0]) as port, served(proxy) as proxy_port:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy_port}")
+            async with httpx.AsyncClient(verify=certificate[1]) as client:
+                use_own_connections(client)
+                for _ in range(2):
+                    reply = await client.get(f"https://127.0.0.1:{port}/")
+                    assert reply.content == b"x" * 2_000_000
+        assert tunnels == 1
+
+    play(scene())
+
+
+async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    try:
+        with contextlib.suppress(ConnectionError):
+            while piece := await source.read(1 << 16):
+                target.write(piece)
+                await target.drain()
+    finally:
+        target.close()
