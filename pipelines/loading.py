@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 import dlt
+import dlt.common.libs.pyarrow
 import duckdb
 from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials

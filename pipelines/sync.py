@@ -417,6 +417,9 @@ class _Run:
         histories = {t.qualified_name: ledger.history_of(database, t, same_token=same_token) for t in tables_of(vendor)}
         if not same_token:
             self._new_tokens.add(vendor)
+        if all(history.last_full_at is None for history in histories.values()):
+            # there will be rows to load, and importing dlt while pages are read takes three times as long
+            self._loader(vendor)
         reading: Reading = SOURCES[vendor].open_reading(
             source, histories, self._transports.get(vendor), full=self._full, clock=self._clock
         )
@@ -464,10 +467,13 @@ class _Run:
         if not any(feed.has_rows() for feed in reading.feeds.values()):
             return False
         self.rows_changed = True
-        if reading.vendor not in self._loaders:
-            self._loaders[reading.vendor] = open_loader(self._warehouse, reading.vendor)
-        self._loaders[reading.vendor].load_slice(reading, before_commit=lambda: self._keep_findings(reading))
+        self._loader(reading.vendor).load_slice(reading, before_commit=lambda: self._keep_findings(reading))
         return True
+
+    def _loader(self, vendor: str) -> "VendorLoader":
+        if vendor not in self._loaders:
+            self._loaders[vendor] = open_loader(self._warehouse, vendor)
+        return self._loaders[vendor]
 
     def _keep_findings(self, reading: Reading) -> None:
         for feed in reading.feeds.values():

@@ -61,6 +61,11 @@ class Columns:
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def nbytes(self) -> int:
+        """The memory they take."""
+        return int(self.structs.nbytes)
+
     @classmethod
     def joined(cls, parts: Iterable[Columns]) -> Columns:
         """Several pages as one."""

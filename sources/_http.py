@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import http.cookiejar
 import json
 import logging
 import math
 import re
 import time
 import zlib
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -52,7 +52,7 @@ from sources._pacing import Pacing, RetryPolicy, Traffic, retry_after
 from sources._reply_reader import ReplyReader
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from sources._columns import ColumnReader
 
@@ -77,7 +77,7 @@ __all__ = [
 
 _log = logging.getLogger("deskhouse.http")
 # a filter on a parent logger does not see its children's records
-_WIRE_LOGS = ("deskhouse.http", "httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "proxy", "socks")))
+_WIRE_LOGS = ("deskhouse.http", *(f"httpcore.{part}" for part in ("connection", "http11", "proxy", "socks")))
 _SPARE_RETRIES = 60  # per client, and one more for every ten answers
 _RETRY = RetryPolicy()
 _LARGE = 32 << 10  # bytes from which a body is worth a thread
@@ -120,6 +120,7 @@ class ApiClient:
         self._setting = credential.setting
         self._retry = retry
         self._read_timeout = read_timeout
+        self._timeouts = {"timeout": httpx.Timeout(read_timeout).as_dict()}
         self._request_deadline = request_deadline
         self._max_bytes = max_bytes
         self._transport = transport
@@ -235,55 +236,73 @@ class ApiClient:
 
         retrying = AsyncRetrying(retry=retry_if_exception_type(_Again), wait=wait, stop=stop, sleep=rest, reraise=True)
         try:
-            async with self._calls:
-                return await retrying(self._attempt, call)
+            return await retrying(self._attempt, call)
         except _Again as again:
             error = self._gave_up(again, call)
+        finally:
+            self._leave(call)
         raise error
 
     async def _attempt(self, call: _Call) -> dict[str, Any]:
-        async with self._pacing.slot(call.counters) as era:
-            if self._closed:
-                message = f"the {self.vendor} client is closed"
-                raise RuntimeError(message)
-            if self._down is not None:
-                raise copy.copy(self._down)
-            now = self._clock()
-            if call.attempts == 0:
-                call.started, call.answers_before = now, self._answers
-            left = self._retry.deadline_seconds - (now - call.started)
-            if call.last is not None and left <= 0:
-                raise call.last
-            call.attempts += 1
-            for counter in call.counters:
-                counter.requests += 1
-                counter.retries += call.attempts > 1
-            self._retries += call.attempts > 1 and call.last is not None and call.last.wait is None
-            try:
-                reply, body = await self._exchange(call, era, min(self._request_deadline, left))
-                data = await self._in_columns(call, body)
-                data = self._understood(call, reply, body) if data is None else self._expected(call, data)
-            except _Again as again:
-                call.last = again
-                _log.debug("%s GET %s: %s, attempt %d", self.vendor, call.shown, again.reason, call.attempts)
-                raise
-            except RecordMissing:
-                self._answers += 1
-                raise
-            except QuotaExceeded as error:
-                self._go_down(error)
-                raise
+        await self._enter(call)
+        try:
+            async with self._pacing.slot(call.counters) as era:
+                self._begin(call)
+                reply, body = await self._exchange(call, era)
+            # what has come is read without a place: others can be asked for meanwhile
+            self._leave(call)
+            data = await self._in_columns(call, body)
+            data = self._understood(call, reply, body) if data is None else self._expected(call, data)
+        except _Again as again:
+            call.last = again
+            _log.debug("%s GET %s: %s, attempt %d", self.vendor, call.shown, again.reason, call.attempts)
+            raise
+        except RecordMissing:
             self._answers += 1
-            self._pacing.succeeded()
-            self._note_label(call, reply)
-            return data
+            raise
+        except QuotaExceeded as error:
+            self._go_down(error)
+            raise
+        self._answers += 1
+        self._pacing.succeeded()
+        self._note_label(call, reply)
+        return data
 
-    async def _exchange(self, call: _Call, era: int, limit: float) -> tuple[httpx.Response, bytearray]:
+    async def _enter(self, call: _Call) -> None:
+        if not call.has_place:
+            await self._calls.acquire()
+            call.has_place = True
+
+    def _leave(self, call: _Call) -> None:
+        if call.has_place:
+            call.has_place = False
+            self._calls.release()
+
+    def _begin(self, call: _Call) -> None:
+        """Count an attempt, or refuse it where it can come to nothing."""
+        if self._closed:
+            message = f"the {self.vendor} client is closed"
+            raise RuntimeError(message)
+        if self._down is not None:
+            raise copy.copy(self._down)
+        now = self._clock()
+        if call.attempts == 0:
+            call.started, call.answers_before = now, self._answers
+        call.left = self._retry.deadline_seconds - (now - call.started)
+        if call.last is not None and call.left <= 0:
+            raise call.last
+        call.attempts += 1
+        for counter in call.counters:
+            counter.requests += 1
+            counter.retries += call.attempts > 1
+        self._retries += call.attempts > 1 and call.last is not None and call.last.wait is None
+
+    async def _exchange(self, call: _Call, era: int) -> tuple[httpx.Response, bytearray]:
         """Sends one request and reads its body, whatever way the connection fails."""
-        started = self._clock()
+        started, limit = self._clock(), min(self._request_deadline, call.left)
         trouble: Exception
         try:
-            async with asyncio.timeout(limit), self._open().stream("GET", call.url, auth=self._origin) as reply:
+            async with asyncio.timeout(limit), self._answer(call.url) as reply:
                 self._check_status(call, reply, era)
                 # a server may send the credential back: what is stored of its answer must not hold it
                 body = self._redactor.body(await self._read(call, reply))
@@ -302,6 +321,19 @@ class ApiClient:
             trouble = _Again("sent a damaged or cut-off gzip body")
         # raised here, so that the exception carries no httpx object, which would hold the request and its headers
         raise trouble
+
+    @asynccontextmanager
+    async def _answer(self, url: httpx.URL) -> AsyncIterator[httpx.Response]:
+        """Asks httpx's transport itself: of what a client adds to that, every part is switched off here, and it doubles the cost."""
+        client = self._open()
+        request = httpx.Request("GET", url, headers=client.headers, extensions=self._timeouts)
+        self._origin.authorize(request)
+        reply = await client._transport_for_url(url).handle_async_request(request)  # noqa: SLF001 - its choice of proxy
+        reply.request = request
+        try:
+            yield reply
+        finally:
+            await reply.aclose()
 
     def _check_status(self, call: _Call, reply: httpx.Response, era: int) -> None:
         status = reply.status_code
@@ -463,10 +495,7 @@ class ApiClient:
                 verify=verify,
                 # a proxy could not reach our loopback, and would see the credential
                 trust_env=not self._origin.on_loopback,
-                follow_redirects=False,
-                timeout=httpx.Timeout(self._read_timeout),
                 limits=httpx.Limits(max_connections=self._max_concurrency),
-                cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
                 headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "deskhouse"},
             )
             use_own_connections(self._client)
@@ -513,8 +542,10 @@ class _Call:
     list_key: str | None
     counters: Sequence[Traffic]
     columns: ColumnReader | None = None
+    has_place: bool = False
     attempts: int = 0
     started: float = 0.0
+    left: float = 0.0
     answers_before: int = 0
     unreadable: bool = False
     last: _Again | None = None

@@ -14,7 +14,7 @@ from sources._errors import UntrustedAddress, WrongSetting
 from sources._redact import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Mapping
+    from collections.abc import Mapping
 
 _HIGHEST_PORT = 65535
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
@@ -31,12 +31,8 @@ class Credential:
     setting: str
 
 
-class Origin(httpx.Auth):
-    """A base address, the check that another address belongs to it, and the credential for those that do.
-
-    As httpx's `auth` it is asked for each request it is given to, and adds the credential only if scheme, host and
-    port are the configured ones.
-    """
+class Origin:
+    """A base address, the check that another address belongs to it, and the credential for those that do."""
 
     def __init__(self, vendor: str, base_url: str, credential: Credential, name: str) -> None:
         self._vendor = vendor
@@ -48,16 +44,10 @@ class Origin(httpx.Auth):
         self._origin = _origin(httpx.URL(self.base))
         self._credential = self._checked(credential)
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """What httpx calls before it sends a request."""
-        for authorized in self.auth_flow(request):
-            yield authorized
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Adds the credential, or does not."""
+    def authorize(self, request: httpx.Request) -> None:
+        """Add the credential, but only if scheme, host and port are the configured ones."""
         if _origin(request.url) == self._origin:
             request.headers[self._credential.header] = self._credential.value
-        yield request
 
     def url(self, path: str, params: Mapping[str, str | int]) -> httpx.URL:
         """The address of a path below the base; a path may hold a vendor's id, so it is not trusted."""

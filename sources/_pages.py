@@ -17,6 +17,9 @@ from sources._http import ApiClient, BadReply, Traffic, query_of
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 MOST_PAGES: Final = 1_000_000
 """Pages after which a list counts as endless."""
+MOST_AHEAD: Final = 64
+MOST_AHEAD_BYTES: Final = 16 << 20
+"""What may be fetched ahead of the reader, in pages and in bytes of the largest page so far."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ async def by_page_number(
     first = await fetch(1)
     last = _last_page(_pagination(client, first)) or 1
     number, reply, guard = 1, first, _Guard()
-    pages = _Ahead(fetch, 2, last, 2 * client.concurrency if ahead else 0)
+    pages = _Ahead(fetch, 2, last, 2 * client.concurrency if ahead else 0, list_key)
     try:
         while True:
             records, pagination = reply[list_key], _pagination(client, reply)
@@ -138,7 +141,7 @@ async def by_next_offset(
     count = _integer(first.get("count")) or 0
     offset, reply, guard = 0, first, _Guard()
     window = 2 * client.concurrency if ahead else 0
-    pages = _Ahead(lambda i: fetch(i * step), 1, -(-(count - shared) // step) - 1, window)
+    pages = _Ahead(lambda i: fetch(i * step), 1, -(-(count - shared) // step) - 1, window, list_key)
     try:
         while True:
             records, upcoming = reply[list_key], _next_offset(reply)
@@ -237,14 +240,25 @@ def _equals_at_end(records: list[Any], order: str) -> int:
 
 
 class _Ahead:
-    """Fetches numbered pages side by side, a bounded number ahead of the reader, and hands them out in order."""
+    """Fetches numbered pages side by side, a bounded number ahead of the reader, and hands them out in order.
 
-    def __init__(self, fetch: Callable[[int], Awaitable[dict[str, Any]]], start: int, last: int, ahead: int) -> None:
+    Args:
+        fetch: fetches the page with a number.
+        start: the first number.
+        last: the number of the last page that is known of.
+        least: pages ahead, whatever they hold; none are fetched before they are taken where it is 0. Callers ask for
+            two a connection, which then never idles.
+        list_key: the member that holds a page's records.
+    """
+
+    def __init__(
+        self, fetch: Callable[[int], Awaitable[dict[str, Any]]], start: int, last: int, least: int, list_key: str
+    ) -> None:
         self._fetch, self._next, self._last = fetch, start, last
-        # callers ask for two pages a connection: the connections never idle, memory stays flat
-        self._ahead = ahead
+        self._least, self._list_key = least, list_key
+        self._largest = 0
         self._tasks: list[asyncio.Task[dict[str, Any]]] = []
-        self._fill(ahead)
+        self._fill(least)
 
     def extend_to(self, last: int) -> None:
         """More pages than the first one promised."""
@@ -254,6 +268,7 @@ class _Ahead:
         """The next page in order."""
         self._fill(max(1, self._ahead))
         reply = await self._tasks.pop(0)
+        self._measure(reply[self._list_key])
         self._fill(self._ahead)
         return reply
 
@@ -262,6 +277,17 @@ class _Ahead:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def _ahead(self) -> int:
+        """More than `least` while pages are small: a reader takes many at once, and they would all be waited for."""
+        if not (self._least and self._largest):
+            return self._least
+        return max(self._least, min(MOST_AHEAD, MOST_AHEAD_BYTES // self._largest))
+
+    def _measure(self, records: list[Any] | Columns) -> None:
+        # Python objects are large, and how large would take long to find out
+        self._largest = max(self._largest, records.nbytes if isinstance(records, Columns) else MOST_AHEAD_BYTES)
 
     def _fill(self, ahead: int) -> None:
         while len(self._tasks) < ahead and self._next <= self._last:
