@@ -45,9 +45,15 @@ _JSON_TYPE: Final = {
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Records of one page or several, as an Arrow struct whose members are as the vendor nests them."""
+    """Records of one page or several, as an Arrow struct whose members are as the vendor nests them.
+
+    Attributes:
+        structs: the records.
+        body_bytes: how large the replies were that they came in; about what they take.
+    """
 
     structs: pa.StructArray
+    body_bytes: int
 
     def __len__(self) -> int:
         return len(self.structs)
@@ -61,15 +67,10 @@ class Columns:
 
     __hash__ = None  # type: ignore[assignment]
 
-    @property
-    def nbytes(self) -> int:
-        """The memory they take."""
-        return int(self.structs.nbytes)
-
     @classmethod
-    def joined(cls, parts: Iterable[Columns]) -> Columns:
+    def joined(cls, parts: Sequence[Columns]) -> Columns:
         """Several pages as one."""
-        return cls(pa.concat_arrays([part.structs for part in parts]))
+        return cls(pa.concat_arrays([part.structs for part in parts]), sum(part.body_bytes for part in parts))
 
 
 class ColumnReader:
@@ -96,12 +97,13 @@ class ColumnReader:
     def read_all(self, bodies: Sequence[bytes | bytearray]) -> list[dict[str, Any] | None]:
         """Several replies at once, each as `read` returns it; a member that only others of them have is null."""
         if all(map(_is_sound, bodies)):
-            replies = self._read_together(bodies[0] if len(bodies) == 1 else b"\n".join(bodies), len(bodies))
+            replies = self._read_together(bodies)
             if replies is not None:
                 return [*replies]
         return [None] if len(bodies) == 1 else [self.read(body) for body in bodies]
 
-    def _read_together(self, body: bytes | bytearray, count: int) -> list[dict[str, Any]] | None:
+    def _read_together(self, bodies: Sequence[bytes | bytearray]) -> list[dict[str, Any]] | None:
+        count, body = len(bodies), bodies[0] if len(bodies) == 1 else b"\n".join(bodies)
         once = pj.ReadOptions(use_threads=False, block_size=len(body) + 1)
         try:
             _refuse_if_no_utf8(body)
@@ -123,8 +125,8 @@ class ColumnReader:
             return None
         ends = lists.offsets.to_numpy() - lists.offsets[0].as_py()
         return [
-            {**of_one, self._list_key: Columns(structs.slice(begin, end - begin))}
-            for of_one, begin, end in zip(members, ends[:-1].tolist(), ends[1:].tolist(), strict=True)
+            {**of_one, self._list_key: Columns(structs.slice(begin, end - begin), len(body))}
+            for body, of_one, begin, end in zip(bodies, members, ends[:-1].tolist(), ends[1:].tolist(), strict=True)
         ]
 
     def _are_as_written(self, structs: pa.StructArray) -> bool:

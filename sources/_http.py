@@ -235,6 +235,8 @@ class ApiClient:
             await self._pacing.rest(seconds, counters if call.throttled else ())
 
         retrying = AsyncRetrying(retry=retry_if_exception_type(_Again), wait=wait, stop=stop, sleep=rest, reraise=True)
+        await self._calls.acquire()
+        call.has_place = True
         try:
             return await retrying(self._attempt, call)
         except _Again as again:
@@ -244,13 +246,10 @@ class ApiClient:
         raise error
 
     async def _attempt(self, call: _Call) -> dict[str, Any]:
-        await self._enter(call)
         try:
             async with self._pacing.slot(call.counters) as era:
                 self._begin(call)
                 reply, body = await self._exchange(call, era)
-            # what has come is read without a place: others can be asked for meanwhile
-            self._leave(call)
             data = await self._in_columns(call, body)
             data = self._understood(call, reply, body) if data is None else self._expected(call, data)
         except _Again as again:
@@ -267,11 +266,6 @@ class ApiClient:
         self._pacing.succeeded()
         self._note_label(call, reply)
         return data
-
-    async def _enter(self, call: _Call) -> None:
-        if not call.has_place:
-            await self._calls.acquire()
-            call.has_place = True
 
     def _leave(self, call: _Call) -> None:
         if call.has_place:
@@ -447,6 +441,8 @@ class ApiClient:
             return None
         if len(body) < _LARGE:
             return call.columns.read(body)
+        # others need not wait for that
+        self._leave(call)
         return await self._reply_reader.read(call.columns, body)
 
     def _expected(self, call: _Call, data: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ MOST_PAGES: Final = 1_000_000
 """Pages after which a list counts as endless."""
 MOST_AHEAD: Final = 64
 MOST_AHEAD_BYTES: Final = 16 << 20
-"""What may be fetched ahead of the reader, in pages and in bytes of the largest page so far."""
+"""What may be fetched ahead of the reader: so many pages, or so many of the size of the largest so far."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ class _Ahead:
 
     def _measure(self, records: list[Any] | Columns) -> None:
         # Python objects are large, and how large would take long to find out
-        self._largest = max(self._largest, records.nbytes if isinstance(records, Columns) else MOST_AHEAD_BYTES)
+        self._largest = max(self._largest, records.body_bytes if isinstance(records, Columns) else MOST_AHEAD_BYTES)
 
     def _fill(self, ahead: int) -> None:
         while len(self._tasks) < ahead and self._next <= self._last:

@@ -198,7 +198,7 @@ def test_pages_are_read_together() -> None:
         for n in range(5)
     ]
     reader = ColumnReader(RECORDINGS, "list")
-    together = reader._read_together(b"\n".join(bodies), 5)
+    together = reader._read_together(bodies)
     assert together is not None
     for n, reply in enumerate(together):
         assert reply["pagination"]["page"] == n

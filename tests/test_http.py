@@ -22,10 +22,12 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sources._columns import ColumnReader
 from sources._http import (
     ApiClient,
     ApiError,
@@ -45,6 +47,7 @@ from sources._http import (
     query_of,
 )
 from sources._pacing import Pacing
+from sources.screendesk.tables import RECORDINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -926,6 +929,17 @@ def test_a_body_that_breaks_off_is_fetched_again_and_never_a_short_page(trouble:
     assert run(check()) == (PAGE, 2)
 
 
+def test_an_answer_that_is_not_read_gives_its_connection_back() -> None:
+    """Else the only connection stays taken, and the next attempt waits for it in vain."""
+    trouble = sends("503 Busy\r\nContent-Length: 9", b"come back")
+
+    async def check() -> Any:
+        async with serving(in_turn(trouble, trouble, GOOD)) as server:
+            return await fetch_from(server, max_concurrency=1, read_timeout=0.5)
+
+    assert run(check()) == PAGE
+
+
 def test_a_refused_connection_is_unreachable_and_says_why() -> None:
     async def check() -> Any:
         async with serving(GOOD) as server:
@@ -1067,6 +1081,76 @@ def test_a_wrong_ca_file_is_a_setting_to_fix(monkeypatch: pytest.MonkeyPatch) ->
 
 
 # --- pacing -------------------------------------------------------------------------------------------------------
+
+
+def columns_and_body(records: int) -> tuple[ColumnReader, bytes]:
+    """A reader, and a reply large enough to be read beside the event loop."""
+    body = orjson.dumps({"records": [{"uuid": f"u{n}", "title": "t" * 1000} for n in range(records)]})
+    assert len(body) > 32 << 10
+    return ColumnReader(RECORDINGS, "records"), body
+
+
+def test_a_reply_that_is_being_read_keeps_no_other_request_waiting() -> None:
+    """Else connections idle while what has come is read."""
+    reader, body = columns_and_body(50)
+    handle, seen = script(httpx.Response(200, content=body))
+
+    async def check() -> None:
+        async with client(handle, max_concurrency=1) as api:
+            may_read = asyncio.Event()
+            read = api._reply_reader.read
+
+            async def later(columns: ColumnReader, reply: bytearray) -> Any:
+                await may_read.wait()
+                return await read(columns, reply)
+
+            api._reply_reader.read = later  # type: ignore[method-assign]
+            pages = [
+                asyncio.ensure_future(api.get_list("/l", {"page": n}, list_key="records", columns=reader))
+                for n in range(3)
+            ]
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert len(seen) == 3
+            may_read.set()
+            assert [len(reply["records"]) for reply in await asyncio.gather(*pages)] == [50, 50, 50]
+            assert api._calls._value == 1
+
+    run(check())
+
+
+@given(limit=st.integers(1, 4), answers=st.lists(st.sampled_from(["good", "cut off", "trouble", "page"]), max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_places_are_neither_lost_nor_made(limit: int, answers: list[str]) -> None:
+    """A reply's place is free while it is read, and what turns out unreadable then is asked for again."""
+    reader, body = columns_and_body(50)
+    kinds = {
+        "good": httpx.codes.OK,
+        "cut off": httpx.codes.OK,
+        "trouble": httpx.codes.BAD_GATEWAY,
+        "page": httpx.codes.OK,
+    }
+    contents = {"good": body, "cut off": body[:-5], "trouble": b"", "page": b"<html>" + b" " * 40_000}
+    left, running = list(answers), 0
+
+    async def handle(_: httpx.Request) -> httpx.Response:
+        nonlocal running
+        running += 1
+        assert running <= limit
+        await asyncio.sleep(0)
+        running -= 1
+        kind = left.pop() if left else "good"
+        return httpx.Response(kinds[kind], content=contents[kind])
+
+    async def check() -> None:
+        async with client(handle, max_concurrency=limit) as api:
+            pages = (api.get_list("/l", {"page": n}, list_key="records", columns=reader) for n in range(8))
+            replies = await asyncio.gather(*pages, return_exceptions=True)
+            assert api._calls._value == limit
+            for reply in replies:
+                assert isinstance(reply, ApiError) or len(reply["records"]) == 50  # type: ignore[index]
+
+    run(check())
 
 
 @given(limit=st.integers(1, 6), seed=st.integers(), pages=st.integers(1, 40))

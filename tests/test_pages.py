@@ -15,6 +15,7 @@ from sandbox.app import create_app
 from sandbox.faults import Fault
 from sandbox.world import World
 from sources import _pages, getscreen, posthog, screendesk
+from sources._columns import ColumnReader
 from sources._http import ApiError, BadReply, EndpointMissing, RetryPolicy, Traffic
 from sources._pages import ListPage, by_page_number, by_total
 from sources._settings import SourceSettings
@@ -351,6 +352,41 @@ def test_a_walk_that_is_dropped_stops_asking() -> None:
             return at_end
 
     assert asyncio.run(run()) == len(world.requests) < 20
+
+
+@pytest.mark.parametrize(
+    ("title_bytes", "in_columns", "most"),
+    [(10, True, _pages.MOST_AHEAD), (40_000, True, 2 * 4), (10, False, 2 * 4)],
+    ids=["as many as may be", "two a connection where they are large", "and where they are Python objects"],
+)
+def test_pages_are_fetched_ahead_within_bounds(
+    title_bytes: int,
+    in_columns: bool,  # noqa: FBT001 - a parameter of the test
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches a slow reader's list that piles up in memory; and a reader that waits for every page."""
+    monkeypatch.setattr(_pages, "MOST_AHEAD_BYTES", 300_000)
+    last, asked = 200, []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(int(request.url.params["page"]))
+        pagination = {"page": asked[-1], "last_page": last, "next_page": asked[-1] + 1, "count": last}
+        record = {"uuid": f"u{asked[-1]}", "title": "t" * title_bytes}
+        return httpx.Response(200, content=orjson.dumps({"pagination": pagination, "records": [record]}))
+
+    async def run() -> None:
+        reader = ColumnReader(screendesk.RECORDINGS, "records") if in_columns else None
+        async with client_of("screendesk", httpx.MockTransport(handle), "t0ken") as client:
+            walk = by_page_number(client, "/recordings", list_key="records", traffic=Traffic(), columns=reader)
+            async with aclosing(walk) as pages:
+                for taken in range(1, 31):
+                    await anext(pages)
+                    await asyncio.sleep(0.01)
+                    assert max(asked) <= taken + most
+            assert max(asked) == 30 + most
+
+    asyncio.run(run())
 
 
 def test_probing_posthog_costs_one_request() -> None:
