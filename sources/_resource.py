@@ -146,7 +146,7 @@ def _hints(table: Table, name: str, child: ChildTable | None) -> Any:
         table_name=name,
         write_disposition=disposition,  # type: ignore[arg-type]  # dlt's TypedDict has no room for a built one
         primary_key=key,
-        columns=columns,  # type: ignore[arg-type]
+        columns=columns,
         # int -> float drift would round silently; nothing but declared types may reach the loader
         schema_contract={"data_type": "freeze"},
     )

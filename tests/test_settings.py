@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,6 @@ from pipelines.settings import VENDORS, SettingsError, choose, load_settings, se
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 POSTHOG = {"SOURCES__POSTHOG__API_KEY": "phx_1", "SOURCES__POSTHOG__PROJECT_ID": "42"}
 
@@ -20,8 +20,8 @@ POSTHOG = {"SOURCES__POSTHOG__API_KEY": "phx_1", "SOURCES__POSTHOG__PROJECT_ID":
 @pytest.fixture
 def set_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """An empty folder and no setting inherited; dlt reads its files once per context, so the context is left again."""
+    before = str(Path(active().run_dir).resolve())
     monkeypatch.chdir(tmp_path)
-    before = active().run_dir
     for name in [n for n in os.environ if n.startswith(("SOURCES__", "DESKHOUSE__"))]:
         monkeypatch.delenv(name)
     switch_context(str(tmp_path))
