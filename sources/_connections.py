@@ -2,7 +2,8 @@
 
 httpcore's own backend asks the system at each request whether any idle connection has been closed, and goes through
 anyio for every piece that arrives. With threads at work beside it, each of these calls gives up the interpreter and has
-to wait for it again: a tenth of the time of a quiet full run.
+to wait for it again: a tenth of the time of a quiet full run. Its pool serves many hosts and makes requests wait for each
+other, a quarter of what a request costs; a client of one host that keeps to its limit itself needs neither.
 """
 
 from __future__ import annotations
@@ -10,28 +11,119 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 import httpcore
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     import httpx
 
 _MOST_WAITING: Final = 1 << 20
 """Bytes that may arrive before they are asked for."""
+_IDLE_SECONDS: Final = 5.0
+"""After which a connection is not used again; servers close theirs after a little longer."""
 _NEXT_ADDRESS_SECONDS: Final = 0.25
 """When a host's next address is tried beside the one before, as RFC 8305 has it."""
 
 
-def use_own_connections(client: httpx.AsyncClient) -> None:
-    """Let a client that has not been used yet connect in this way, through proxies too; a transport of a test's is left."""
-    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001 - httpx has no setting for it
-        pool = getattr(transport, "_pool", None)
-        if isinstance(pool, httpcore.AsyncConnectionPool):
-            pool._network_backend = Backend()  # noqa: SLF001 - httpcore has one, which httpx does not pass on
+def use_own_connections(client: httpx.AsyncClient, ssl_context: ssl.SSLContext) -> None:
+    """Let a client that has not been used yet connect in this way, through proxies too."""
+    for transport in filter(None, (client._transport, *client._mounts.values())):  # noqa: SLF001 - httpx has no setting for it
+        held = cast("httpx.AsyncHTTPTransport", transport)
+        if type(held._pool) is httpcore.AsyncConnectionPool:  # noqa: SLF001
+            held._pool = cast("httpcore.AsyncConnectionPool", Pool(ssl_context))  # noqa: SLF001
+        else:
+            # a proxy's, which is one of httpcore's own and has a backend that httpx does not pass on
+            held._pool._network_backend = Backend()  # noqa: SLF001
+
+
+class Pool:
+    """Connections that are used again; as many as there are requests at a time, which the caller bounds."""
+
+    def __init__(self, ssl_context: ssl.SSLContext) -> None:
+        self._ssl_context = ssl_context
+        self._open: set[httpcore.AsyncHTTPConnection] = set()
+        self._idle: list[httpcore.AsyncHTTPConnection] = []
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Send a request; the connection is free again when the answer's stream has been closed.
+
+        Raises:
+            httpcore's errors.
+        """
+        connection = await self._reused(request.url.origin) or httpcore.AsyncHTTPConnection(
+            request.url.origin,
+            ssl_context=self._ssl_context,
+            keepalive_expiry=_IDLE_SECONDS,
+            network_backend=Backend(),
+        )
+        self._open.add(connection)
+        try:
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            # it has closed itself
+            self._open.discard(connection)
+            raise
+        response.stream = _Answer(cast("_Arriving", response.stream), lambda: self._take_back(connection))
+        return response
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        while self._open:
+            await self._open.pop().aclose()
+        self._idle.clear()
+
+    async def _reused(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.can_handle_request(origin) and not connection.has_expired():
+                return connection
+            self._open.discard(connection)
+            await connection.aclose()
+        return None
+
+    def _take_back(self, connection: httpcore.AsyncHTTPConnection) -> None:
+        if connection in self._open and connection.is_idle():
+            self._idle.append(connection)
+        elif connection.is_closed():
+            self._open.discard(connection)
+
+
+class _Arriving(Protocol):
+    """A body that is arriving, as httpcore hands it out."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None:
+        """No more of it is wanted."""
+
+
+class _Answer:
+    """A body whose connection is free when it has been closed."""
+
+    def __init__(self, stream: _Arriving, when_closed: Callable[[], None]) -> None:
+        self._stream, self._when_closed, self._closed = stream, when_closed, False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__()
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self._stream.aclose()
+        finally:
+            self._when_closed()
 
 
 class Backend(httpcore.AsyncNetworkBackend):

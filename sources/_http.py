@@ -485,16 +485,17 @@ class ApiClient:
         if self._client is not None:
             return self._client
         try:
-            verify = True if self._transport else httpx.create_ssl_context()
+            ssl_context = None if self._transport else httpx.create_ssl_context()
             self._client = httpx.AsyncClient(
                 transport=self._transport,
-                verify=verify,
+                verify=ssl_context or True,
                 # a proxy could not reach our loopback, and would see the credential
                 trust_env=not self._origin.on_loopback,
                 limits=httpx.Limits(max_connections=self._max_concurrency),
                 headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "deskhouse"},
             )
-            use_own_connections(self._client)
+            if ssl_context:
+                use_own_connections(self._client, ssl_context)
         except (OSError, ValueError, ImportError, httpx.InvalidURL):
             setting = "SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY or ALL_PROXY"
             text = f"cannot be asked: the environment's {setting} does not hold what it should."

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sources import _connections
-from sources._connections import Backend, use_own_connections
+from sources._connections import Backend, Pool, use_own_connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -271,10 +271,162 @@ def test_httpx_connects_in_this_way_directly_and_through_proxies(monkeypatch: py
     """httpx has no setting for it: where a release keeps it elsewhere, runs would be slower and nothing would say so."""
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     client = httpx.AsyncClient()
-    use_own_connections(client)
-    pools = [t._pool for t in (client._transport, *client._mounts.values()) if t is not None]
-    assert len(pools) == 2
-    assert all(isinstance(pool._network_backend, Backend) for pool in pools)
+    use_own_connections(client, ssl.create_default_context())
+    ((proxy,),) = [[t._pool for t in client._mounts.values() if isinstance(t, httpx.AsyncHTTPTransport)]]
+    assert isinstance(proxy._network_backend, Backend)
+    assert isinstance(client._transport, httpx.AsyncHTTPTransport)
+    assert isinstance(client._transport._pool, Pool)
+
+
+async def ask(pool: Pool, port: int, path: str = "/", *, scheme: str = "http") -> tuple[int, bytes]:
+    """One request and its whole answer."""
+    url = httpcore.URL(f"{scheme}://127.0.0.1:{port}{path}")
+    request = httpcore.Request(
+        "GET", url, headers={"Host": "test"}, extensions={"timeout": {"read": 0.3, "connect": 0.3}}
+    )
+    response = await pool.handle_async_request(request)
+    try:
+        return response.status, b"".join([piece async for piece in response.stream])  # type: ignore[union-attr]
+    finally:
+        await response.aclose()
+
+
+def numbered(connections: list[int], *, close_after: int = 99) -> Callable[..., Awaitable[None]]:
+    """A server that answers with the number of the connection it is asked over; counts requests by connection."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(connections)
+        connections.append(0)
+        while connections[number] < close_after:
+            await reader.readuntil(b"\r\n\r\n")
+            connections[number] += 1
+            await asyncio.sleep(0.01)
+            body = str(number).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            await writer.drain()
+
+    async def until_closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await answer(reader, writer)
+
+    return until_closed
+
+
+def test_connections_are_used_again_and_no_more_are_made_than_are_needed() -> None:
+    """A connection for each request is a handshake for each page; one for two requests mixes their answers."""
+
+    async def scene() -> None:
+        connections: list[int] = []
+        async with served(numbered(connections)) as port:
+            pool = Pool(ssl.create_default_context())
+            for _ in range(5):
+                answers = await asyncio.gather(*(ask(pool, port) for _ in range(3)))
+                assert sorted(answers) == [(200, b"0"), (200, b"1"), (200, b"2")]
+            assert connections == [5, 5, 5]
+            async with served(numbered([])) as other:
+                assert await ask(pool, other) == (200, b"0")
+            await pool.aclose()
+            assert not pool._open
+            assert not pool._idle
+
+    play(scene())
+
+
+def test_an_answer_closed_twice_gives_its_connection_back_once() -> None:
+    """Else two requests go out on it at a time, and the second fails."""
+
+    async def scene() -> None:
+        async with served(numbered([])) as port:
+            pool = Pool(ssl.create_default_context())
+            request = httpcore.Request("GET", f"http://127.0.0.1:{port}/", headers={"Host": "test"})
+            response = await pool.handle_async_request(request)
+            assert await response.aread() == b"0"
+            await response.aclose()
+            await response.aclose()
+            answers = await asyncio.gather(*(ask(pool, port) for _ in range(2)))
+            assert sorted(answers) == [(200, b"0"), (200, b"1")]
+            await pool.aclose()
+
+    play(scene())
+
+
+def test_closing_the_pool_closes_its_connections() -> None:
+    """A vendor counts those that stay open, until the process ends."""
+
+    async def scene() -> None:
+        ended = asyncio.Event()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            with contextlib.suppress(ConnectionError):
+                assert not await reader.read()
+            ended.set()
+
+        async with served(answer) as port:
+            pool = Pool(ssl.create_default_context())
+            assert await ask(pool, port) == (200, b"ok")
+            assert not ended.is_set()
+            await pool.aclose()
+            await asyncio.wait_for(ended.wait(), 2)
+
+    play(scene())
+
+
+def test_a_connection_that_was_closed_or_has_idled_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request on it is a failed attempt."""
+
+    async def scene() -> None:
+        connections: list[int] = []
+        async with served(numbered(connections, close_after=2)) as port:
+            pool = Pool(ssl.create_default_context())
+            for number in (0, 0, 1, 1, 2):
+                assert await ask(pool, port) == (200, str(number).encode())
+                await asyncio.sleep(0.05)
+            assert len(pool._open) == 1
+            monkeypatch.setattr(_connections, "_IDLE_SECONDS", 0.01)
+            await pool.aclose()
+            for number in (3, 4):
+                assert await ask(pool, port) == (200, str(number).encode())
+                await asyncio.sleep(0.05)
+            await pool.aclose()
+
+    play(scene())
+
+
+def test_nothing_is_kept_of_a_request_that_failed_or_was_given_up() -> None:
+    """A connection with half an answer in it would hand the rest to the next request."""
+
+    async def scene() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"/silent" in head:
+                await asyncio.sleep(5)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf" + (b"" if b"/half" in head else b" more"))
+            await writer.drain()
+            await asyncio.sleep(5 if b"/slow" in head else 0)
+
+        async with served(answer) as port:
+            pool = Pool(ssl.create_default_context())
+            with pytest.raises(httpcore.ReadTimeout):
+                await ask(pool, port, "/silent")
+            with pytest.raises(httpcore.RemoteProtocolError):
+                await ask(pool, port, "/half")
+            with pytest.raises(httpcore.ConnectTimeout):
+                await ask(pool, port, scheme="https")
+            waiting = asyncio.ensure_future(ask(pool, port, "/silent"))
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            request = httpcore.Request("GET", f"http://127.0.0.1:{port}/slow", headers={"Host": "test"})
+            await (await pool.handle_async_request(request)).aclose()
+            assert not pool._open
+            assert not pool._idle
+            assert await ask(pool, port) == (200, b"half more")
+            await pool.aclose()
+
+    play(scene())
 
 
 def test_a_request_goes_through_a_proxys_tunnel(
@@ -301,7 +453,7 @@ def test_a_request_goes_through_a_proxys_tunnel(
         async with served(vendor, certificate[0]) as port, served(proxy) as proxy_port:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy_port}")
             async with httpx.AsyncClient(verify=certificate[1]) as client:
-                use_own_connections(client)
+                use_own_connections(client, certificate[1])
                 for _ in range(2):
                     reply = await client.get(f"https://127.0.0.1:{port}/")
                     assert reply.content == b"x" * 2_000_000
