@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
@@ -17,7 +18,7 @@ import httpcore
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
     import httpx
 
@@ -64,8 +65,9 @@ class Pool:
         try:
             response = await connection.handle_async_request(request)
         except BaseException:
-            # it has closed itself
+            # it closes itself, but not when it was given up while it waited for its own lock
             self._open.discard(connection)
+            await connection.aclose()
             raise
         response.stream = _Answer(cast("_Arriving", response.stream), lambda: self._take_back(connection))
         return response
@@ -91,11 +93,12 @@ class Pool:
             await connection.aclose()
         return None
 
-    def _take_back(self, connection: httpcore.AsyncHTTPConnection) -> None:
+    async def _take_back(self, connection: httpcore.AsyncHTTPConnection) -> None:
         if connection in self._open and connection.is_idle():
             self._idle.append(connection)
-        elif connection.is_closed():
+        else:
             self._open.discard(connection)
+            await connection.aclose()
 
 
 class _Arriving(Protocol):
@@ -110,7 +113,7 @@ class _Arriving(Protocol):
 class _Answer:
     """A body whose connection is free when it has been closed."""
 
-    def __init__(self, stream: _Arriving, when_closed: Callable[[], None]) -> None:
+    def __init__(self, stream: _Arriving, when_closed: Callable[[], Awaitable[None]]) -> None:
         self._stream, self._when_closed, self._closed = stream, when_closed, False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -123,7 +126,7 @@ class _Answer:
         try:
             await self._stream.aclose()
         finally:
-            self._when_closed()
+            await self._when_closed()
 
 
 class Backend(httpcore.AsyncNetworkBackend):
@@ -150,7 +153,8 @@ class Backend(httpcore.AsyncNetworkBackend):
                     host,
                     port,
                     local_addr=(local_address, 0) if local_address else None,
-                    happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
+                    # asyncio's race leaves a connection open where it is given up in the moment it is made
+                    happy_eyeballs_delay=None if _is_address(host) else _NEXT_ADDRESS_SECONDS,
                 )
         return Stream(wire)
 
@@ -298,6 +302,14 @@ class _Wire(asyncio.Protocol):
     def _wake(self, waiter: asyncio.Future[None] | None) -> None:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -45,11 +45,16 @@ class Incomplete(Exception):
 
 
 def slice_source(reading: Reading) -> DltSource:
-    """The next slice of every table of a vendor that is being read, to be loaded in one transaction."""
+    """The next slice of every table of a vendor that is being read, to be loaded in one transaction.
+
+    Only tables that have rows take part, and their lists with them; the others must exist already.
+    """
 
     def rows(feed: Feed) -> Iterator[DataItemWithMeta]:
-        yield from _declared(feed.table)
+        # a table without rows costs as much as a small one
+        declared: Iterator[DataItemWithMeta] = _declared(feed.table)
         for tables in feed.next_slice():
+            yield from declared
             yield from _marked(feed.table, tables)
 
     @dlt.source(name=reading.vendor, max_table_nesting=0)

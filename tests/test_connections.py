@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import httpcore
 import httpx
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sources import _connections
-from sources._connections import Backend, Pool, use_own_connections
+from sources._connections import Backend, Pool, Stream, use_own_connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -300,7 +300,7 @@ def numbered(connections: list[int], *, close_after: int = 99) -> Callable[..., 
         while connections[number] < close_after:
             await reader.readuntil(b"\r\n\r\n")
             connections[number] += 1
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.001)
             body = str(number).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             await writer.drain()
@@ -330,6 +330,44 @@ def test_connections_are_used_again_and_no_more_are_made_than_are_needed() -> No
             assert not pool._idle
 
     play(scene())
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+def test_a_request_given_up_at_any_moment_leaves_no_connection_open(
+    used_before: bool,  # noqa: FBT001 - a parameter of the test
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would stay open until the process ends, or be used with half an answer in it."""
+    made: list[httpcore.AsyncNetworkStream] = []
+    connect = Backend.connect_tcp
+
+    async def noted(*arguments: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        made.append(await connect(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(Backend, "connect_tcp", noted)
+    moment, given_up = 0, True
+
+    async def scene() -> bool:
+        async with served(numbered([])) as port:
+            pool = Pool(ssl.create_default_context())
+            if used_before:
+                await ask(pool, port)
+            waiting = asyncio.ensure_future(ask(pool, port))
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            given_up = waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert pool._open == set(pool._idle)
+            await pool.aclose()
+            assert all(cast("Stream", stream)._wire.transport.is_closing() for stream in made)
+            return given_up
+
+    while given_up:
+        given_up = asyncio.run(scene())
+        moment += 1 + moment // 20
+    assert moment > 20
+    assert made
 
 
 def test_an_answer_closed_twice_gives_its_connection_back_once() -> None:

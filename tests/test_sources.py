@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import dlt
 import duckdb
+import numpy as np
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from sandbox.faults import Fault
 from sandbox.server import SandboxServer
 from sandbox.world import World
+from sources._plan import Outcome, Slice
+from sources._reading import Feed
+from sources._resource import slice_source
+from sources._tables import Converter
 from sources.getscreen import getscreen
 from sources.posthog import posthog
 from sources.screendesk import screendesk
+from sources.screendesk import tables as screendesk_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from dlt.extract import DltSource
+
+    from sources._reading import Reading
 
 VENDORS = ("screendesk", "getscreen", "posthog")
 
@@ -205,3 +215,17 @@ def test_a_retired_endpoint_is_told_in_one_sentence(server: SandboxServer, tmp_p
     server.world.posthog.settings.projects_prefix = server.world.posthog.settings.environments_prefix = False
     with pytest.raises(PipelineStepFailed, match="PostHog Cloud has retired this endpoint"):
         run(tmp_path, source(server, "posthog"))
+
+
+def test_a_table_without_rows_takes_no_part_in_a_slice() -> None:
+    """It would cost as much as a small one, at each slice of a vendor's other tables."""
+    table = next(table for table in screendesk_tables.TABLES if table.name == "users")
+    converter, now = Converter(table), datetime.now(UTC)
+    feed = Feed(table, Outcome(table, now))
+    feed.hand_out(Slice(0, converter.read([{"email": "ann@example.io"}]).take(np.arange(1), now), []))
+    feed.hand_out(Slice(1, None, []))
+    feed.hand_out(None)
+    reading = cast("Reading", SimpleNamespace(vendor="screendesk", feeds={"users": feed}))
+    # the declaration, the rows
+    assert [items.num_rows for items in slice_source(reading)] == [0, 1]
+    assert not list(slice_source(reading))
