@@ -1,4 +1,4 @@
-"""Where the CPU time of a run goes: one run of deskhouse, sampled from within.
+"""Where the time of a run goes: one run of deskhouse, sampled from within.
 
 Run: python bench/where.py [--size 100000] [--run first|quiet|changed]
 
@@ -6,7 +6,8 @@ A quiet run is a full one in which nothing has changed, a changed one a light on
 
 Every 5 ms, the CPU time that each thread has used since the last sample (the kernel's account of it) goes to what the
 thread is at: the first entry of the list below that stands in its stack. DuckDB's threads have no stack in Python; they
-are the rest of the process.
+are the rest of the process. The second table is the main thread's wall time by the same entries: a run is as long as that,
+and what other threads do counts only where it makes the main thread wait.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ PARTS: Final = (
     ("pipelines/sync.py", "_fold_log", "DuckDB writing its log into the file"),
     ("pipelines/destination.py", "complete_load", "DuckDB merging rows"),
     ("pipelines/ledger.py", "", "ledger and receipts"),
+    ("sources/_reading.py", "_wait", "waiting for rows"),
+    ("sources/_reading.py", "next_ready", "waiting for rows"),
     ("sources/_tables.py", "_page", "hashing rows"),
     ("sources/_columns.py", "", "JSON to Arrow"),
     ("sources/_tables.py", "", "columns to declared types"),
@@ -79,18 +82,24 @@ def main() -> int:
         environment = {**settings_of(data, server.address(data), folder), "WHERE_NOTE": str(note)}
         environment["WHERE_OPTIONS"] = OPTIONS[options.run]
         cost = timed([sys.executable, __file__], cwd=folder, env=environment)
-        spent = Counter(json.loads(note.read_text()))
-    print(f"{cost.wall:.1f} s wall, {cost.cpu:.1f} s CPU, {cost.peak / 1e6:,.0f} MB\n")
-    print("| CPU s | share | |\n|--:|--:|---|")
-    for part, seconds in spent.most_common():
-        print(f"| {seconds:.2f} | {seconds / cost.cpu:.0%} | {part} |")
+        noted = json.loads(note.read_text())
+    print(f"{cost.wall:.1f} s wall, {cost.cpu:.1f} s CPU, {cost.peak / 1e6:,.0f} MB")
+    _print("CPU s", noted["spent"], cost.cpu)
+    _print("wall s of the main thread", noted["main"], cost.wall)
     return 0
 
 
+def _print(title: str, parts: dict[str, float], whole: float) -> None:
+    print(f"\n| {title} | share | |\n|--:|--:|---|")
+    for part, seconds in Counter(parts).most_common():
+        print(f"| {seconds:.2f} | {seconds / whole:.0%} | {part} |")
+    print(f"| {whole - sum(parts.values()):.2f} | | before the first sample and after the last |")
+
+
 def _sampled() -> int:
-    spent: Counter[str] = Counter()
+    spent, main_thread = Counter[str](), Counter[str]()
     ended = threading.Event()
-    sampler = threading.Thread(target=_sample, args=(spent, ended), daemon=True)
+    sampler = threading.Thread(target=_sample, args=(spent, main_thread, ended), daemon=True)
     sampler.start()
     sys.argv = ["deskhouse", "sync", "screendesk", "--json", *os.environ["WHERE_OPTIONS"].split()]
     from pipelines.cli import main as command  # noqa: PLC0415 - its imports are part of what is measured
@@ -103,14 +112,17 @@ def _sampled() -> int:
         ended.set()
         sampler.join()
         spent["DuckDB's own threads"] = max(0.0, time.process_time() - sum(spent.values()))
-        Path(os.environ["WHERE_NOTE"]).write_text(json.dumps(spent))
+        Path(os.environ["WHERE_NOTE"]).write_text(json.dumps({"spent": spent, "main": main_thread}))
     return 0
 
 
-def _sample(spent: Counter[str], ended: threading.Event) -> None:
+def _sample(spent: Counter[str], main_thread: Counter[str], ended: threading.Event) -> None:
     used: dict[int, float] = {}
+    before = time.perf_counter()
     while not ended.wait(EVERY):
         frames = sys._current_frames()  # noqa: SLF001 - the way to it
+        before, passed = time.perf_counter(), time.perf_counter() - before
+        main_thread[_part(frames.get(threading.main_thread().ident or 0))] += passed
         for thread in threading.enumerate():
             now = _used(thread.native_id or 0)
             delta = now - used.get(thread.native_id or 0, 0.0)
