@@ -55,7 +55,7 @@ log = logging.getLogger("deskhouse.sync")
 
 SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": getscreen, "posthog": posthog}
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
-LOADING_MEMORY: Final = "48MB"
+LOADING_MEMORY: Final = "40MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
 MODELS_MEMORY: Final = ("220MB", "1GB", None)
 """What DuckDB may hold while models are made, and then what the next try needs."""
@@ -399,6 +399,9 @@ class _Run:
         """Read the vendors side by side, and load what comes, a slice of one of them at a time."""
         with connect(self._database) as con, limited(con, LOADING_MEMORY):
             readings = [self._open_reading(vendor) for vendor in vendors]
+            for vendor in (reading.vendor for reading in readings if reading.is_first):
+                # there will be rows to load, and importing dlt while pages are read takes three times as long
+                self._loader(vendor)
             with self._reporter.watching(readings), side_by_side(readings) as next_ready:
                 while (reading := next_ready()) is not None:
                     failure = ""
@@ -417,9 +420,6 @@ class _Run:
         histories = {t.qualified_name: ledger.history_of(database, t, same_token=same_token) for t in tables_of(vendor)}
         if not same_token:
             self._new_tokens.add(vendor)
-        if all(history.last_full_at is None for history in histories.values()):
-            # there will be rows to load, and importing dlt while pages are read takes three times as long
-            self._loader(vendor)
         reading: Reading = SOURCES[vendor].open_reading(
             source, histories, self._transports.get(vendor), full=self._full, clock=self._clock
         )

@@ -214,6 +214,29 @@ class ApiClient:
             columns=columns,
         )
 
+        await self._calls.acquire()
+        call.has_place = True
+        try:
+            try:
+                return await self._attempt(call)
+            except _Again as failure:
+                first = failure
+            return await self._repeated(call, first)
+        except _Again as again:
+            error = self._gave_up(again, call)
+        finally:
+            self._leave(call)
+        raise error
+
+    async def _repeated(self, call: _Call, first: _Again) -> dict[str, Any]:
+        """What comes of a request whose first attempt failed. Only then, as tenacity keeps results until Python looks for garbage."""
+        failures = [first]
+
+        async def attempt() -> dict[str, Any]:
+            if failures:
+                raise failures.pop()
+            return await self._attempt(call)
+
         def wait(state: RetryCallState) -> float:
             again = _again(state)
             # rate windows are often a minute: without a Retry-After, a 429 starts from a longer wait
@@ -232,18 +255,10 @@ class ApiClient:
             return late or spent or call.attempts >= self._retry.attempts or self._down is not None
 
         async def rest(seconds: float) -> None:
-            await self._pacing.rest(seconds, counters if call.throttled else ())
+            await self._pacing.rest(seconds, call.counters if call.throttled else ())
 
         retrying = AsyncRetrying(retry=retry_if_exception_type(_Again), wait=wait, stop=stop, sleep=rest, reraise=True)
-        await self._calls.acquire()
-        call.has_place = True
-        try:
-            return await retrying(self._attempt, call)
-        except _Again as again:
-            error = self._gave_up(again, call)
-        finally:
-            self._leave(call)
-        raise error
+        return await retrying(attempt)
 
     async def _attempt(self, call: _Call) -> dict[str, Any]:
         try:

@@ -19,7 +19,9 @@ MOST_PAGES: Final = 1_000_000
 """Pages after which a list counts as endless."""
 MOST_AHEAD: Final = 64
 MOST_AHEAD_BYTES: Final = 16 << 20
-"""What may be fetched ahead of the reader: so many pages, or so many of the size of the largest so far."""
+"""What may be fetched ahead of the reader: so many pages, or so many of the size of the page before."""
+MORE_AHEAD: Final = 4
+"""Pages more that are fetched ahead each time the reader has to wait for one."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,9 @@ def _equals_at_end(records: list[Any], order: str) -> int:
 class _Ahead:
     """Fetches numbered pages side by side, a bounded number ahead of the reader, and hands them out in order.
 
+    A reader that has to wait has more fetched ahead of it, one that lets all of them wait fewer: a sweep takes twenty
+    at once, and while it writes nothing it is faster than any vendor.
+
     Args:
         fetch: fetches the page with a number.
         start: the first number.
@@ -256,7 +261,7 @@ class _Ahead:
     ) -> None:
         self._fetch, self._next, self._last = fetch, start, last
         self._least, self._list_key = least, list_key
-        self._largest = 0
+        self._ahead, self._most = least, least
         self._tasks: list[asyncio.Task[dict[str, Any]]] = []
         self._fill(least)
 
@@ -267,8 +272,12 @@ class _Ahead:
     async def take(self) -> dict[str, Any]:
         """The next page in order."""
         self._fill(max(1, self._ahead))
+        if not self._tasks[0].done():
+            self._ahead = min(self._ahead + MORE_AHEAD, self._most)
+        elif all(task.done() for task in self._tasks):
+            self._ahead = max(self._ahead - 1, self._least)
         reply = await self._tasks.pop(0)
-        self._measure(reply[self._list_key])
+        self._bound(reply[self._list_key])
         self._fill(self._ahead)
         return reply
 
@@ -278,16 +287,12 @@ class _Ahead:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    @property
-    def _ahead(self) -> int:
-        """More than `least` while pages are small: a reader takes many at once, and they would all be waited for."""
-        if not (self._least and self._largest):
-            return self._least
-        return max(self._least, min(MOST_AHEAD, MOST_AHEAD_BYTES // self._largest))
-
-    def _measure(self, records: list[Any] | Columns) -> None:
+    def _bound(self, records: list[Any] | Columns) -> None:
+        """Allow no more ahead than fit, should all be as large as this page."""
         # Python objects are large, and how large would take long to find out
-        self._largest = max(self._largest, records.body_bytes if isinstance(records, Columns) else MOST_AHEAD_BYTES)
+        size = max(1, records.body_bytes) if isinstance(records, Columns) else MOST_AHEAD_BYTES
+        fitting = max(self._least, min(MOST_AHEAD, MOST_AHEAD_BYTES // size)) if self._least else 0
+        self._most, self._ahead = fitting, min(self._ahead, fitting)
 
     def _fill(self, ahead: int) -> None:
         while len(self._tasks) < ahead and self._next <= self._last:

@@ -196,6 +196,11 @@ class Reading:
             self._thread.start()
 
     @property
+    def is_first(self) -> bool:
+        """Whether none of its tables has ever been read whole; before it has been started."""
+        return all(history.last_full_at is None for history in self._histories.values())
+
+    @property
     def finished(self) -> bool:
         """Whether every table has been read to its end and handed out."""
         return all(feed.finished for feed in self.feeds.values())

@@ -365,14 +365,16 @@ def test_pages_are_fetched_ahead_within_bounds(
     most: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches a slow reader's list that piles up in memory; and a reader that waits for every page."""
+    """Catches a list that piles up in memory before a reader that is slow, and a reader that waits for every page."""
     monkeypatch.setattr(_pages, "MOST_AHEAD_BYTES", 300_000)
-    last, asked = 200, []
+    last, asked, least = 400, [], 2 * 4
 
-    def handle(request: httpx.Request) -> httpx.Response:
-        asked.append(int(request.url.params["page"]))
-        pagination = {"page": asked[-1], "last_page": last, "next_page": asked[-1] + 1, "count": last}
-        record = {"uuid": f"u{asked[-1]}", "title": "t" * title_bytes}
+    async def handle(request: httpx.Request) -> httpx.Response:
+        number = int(request.url.params["page"])
+        asked.append(number)
+        await asyncio.sleep(0.001)
+        pagination = {"page": number, "last_page": last, "next_page": number + 1, "count": last}
+        record = {"uuid": f"u{number}", "title": "t" * title_bytes}
         return httpx.Response(200, content=orjson.dumps({"pagination": pagination, "records": [record]}))
 
     async def run() -> None:
@@ -380,11 +382,15 @@ def test_pages_are_fetched_ahead_within_bounds(
         async with client_of("screendesk", httpx.MockTransport(handle), "t0ken") as client:
             walk = by_page_number(client, "/recordings", list_key="records", traffic=Traffic(), columns=reader)
             async with aclosing(walk) as pages:
-                for taken in range(1, 31):
+                for _ in range(100):
                     await anext(pages)
-                    await asyncio.sleep(0.01)
-                    assert max(asked) <= taken + most
-            assert max(asked) == 30 + most
+                await asyncio.sleep(0.5)
+                assert max(asked) == 100 + most
+                for _ in range(100):
+                    await anext(pages)
+                    await asyncio.sleep(0.005)
+                await asyncio.sleep(0.1)
+                assert max(asked) == 200 + least
 
     asyncio.run(run())
 
