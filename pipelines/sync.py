@@ -55,7 +55,7 @@ log = logging.getLogger("deskhouse.sync")
 
 SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": getscreen, "posthog": posthog}
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
-LOADING_MEMORY: Final = "40MB"
+LOADING_MEMORY: Final = "48MB"
 """What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
 MODELS_MEMORY: Final = ("220MB", "1GB", None)
 """What DuckDB may hold while models are made, and then what the next try needs."""
