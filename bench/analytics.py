@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
 
 from pipelines import ledger, privacy  # noqa: E402 - found through the path above
-from pipelines.database import connect, kept_open, limited, on_threads  # noqa: E402
+from pipelines.database import connect, kept_open, on_threads  # noqa: E402
 from pipelines.declare import declare_tables  # noqa: E402
 from pipelines.publish import Warehouse, publish  # noqa: E402
 from pipelines.sync import ALL_TABLES, MODELS_MEMORY  # noqa: E402
@@ -83,8 +83,8 @@ def _modelled(raw: Path, target: Path) -> float:
     shutil.copy(raw, target)
     target.with_name(f"{target.name}.wal").unlink(missing_ok=True)
     with kept_open(target), connect(target) as connection:
-        with limited(connection, MODELS_MEMORY[0]), on_threads(connection):
-            made = run_models(connection, timezone="Europe/Berlin")
+        with on_threads(connection):
+            made = run_models(connection, timezone="Europe/Berlin", memory=MODELS_MEMORY[0])
         sessions, segments = made.rows["support_sessions"], made.rows["transcript_segments"]
         assert (sessions, segments) == (100_000, 1_000_000), (sessions, segments)
         connection.execute("CHECKPOINT")

@@ -4,8 +4,6 @@ Commands import what they need when they run, so that `--help` answers at once.
 """
 
 import atexit
-import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -20,6 +18,7 @@ import typer
 from rich.console import Console
 
 from pipelines.interrupt import interruption_behind, signals_ignored, signals_interrupt
+from pipelines.memory import share_between_threads
 from pipelines.settings import SettingsError, configure_dlt
 
 if TYPE_CHECKING:
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 PLAIN_WIDTH = 140
-_ARENA_MAX = -8
-"""M_ARENA_MAX of mallopt(3)."""
-
 app = typer.Typer(
     name="deskhouse",
     no_args_is_help=True,
@@ -73,7 +69,7 @@ def main() -> None:
     configure_dlt()
     # Arrow's own pool keeps what it once had, a hundred megabytes more in a long load
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    _share_memory()
+    share_between_threads()
     try:
         with signals_interrupt():
             try:
@@ -127,12 +123,6 @@ def _exit_if_locked(error: BaseException) -> None:
 
     if isinstance(error, DatabaseLocked):
         sys.exit(_fail(str(error), 1))
-
-
-def _share_memory() -> None:
-    """Let all threads take memory from one place: what one frees is used by another, rather than kept for its thread."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc has no such choice
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature for an option's callback

@@ -158,18 +158,21 @@ def on_threads(connection: duckdb.DuckDBPyConnection, threads: int | None = None
 def limited(connection: duckdb.DuckDBPyConnection, memory: str | None) -> Iterator[None]:
     """Let DuckDB hold so much of the connection's database and no more, e.g. `200MB`; the rest it reads again, or swaps.
 
-    None is as much as DuckDB takes unless told otherwise, most of the machine's.
+    None is as much as DuckDB takes unless told otherwise, most of the machine's. A transaction is committed after this,
+    not within: where a commit runs out of memory, DuckDB 1.5 writes some of its rows with the next one.
     """
     if memory is None:
         yield
         return
-    ((before,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
-    _limit(connection, memory)
-    try:
-        yield
-    finally:
-        # RESET changes what the setting says and not what may be held
-        _limit(connection, before)
+    # the connection itself may be in a transaction that failed, in which nothing can be set
+    with connection.cursor() as settings:
+        before = _limit_of(settings)
+        _limit(settings, memory)
+        try:
+            yield
+        finally:
+            # RESET changes what the setting says and not what may be held
+            _limit(settings, before)
 
 
 def _limit(connection: duckdb.DuckDBPyConnection, memory: str) -> None:
@@ -181,5 +184,14 @@ def _limit(connection: duckdb.DuckDBPyConnection, memory: str) -> None:
 def most_memory() -> str:
     """What DuckDB holds unless told otherwise: most of the machine's memory, or of the container's."""
     with duckdb.connect() as fresh:
-        ((memory,),) = fresh.execute("SELECT current_setting('memory_limit')").fetchall()
-    return str(memory)
+        return _limit_of(fresh)
+
+
+def _limit_of(connection: duckdb.DuckDBPyConnection) -> str:
+    """The limit, in a form that is the same when it was set and is asked for again, which DuckDB's own is not.
+
+    It leaves out what follows the first decimal, so that each time it is set as it is told it loses up to 0.1 GiB.
+    """
+    ((told,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+    number, unit = str(told).split()
+    return f"{number}1 {unit}"

@@ -6,10 +6,12 @@ nothing, and when the package completes, dlt's own merge reads the files themsel
 expects the staging tables: all tables of the package in one transaction with the row that marks the load as done.
 """
 
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import dlt
+import duckdb
 from dlt.common.configuration import configspec
 from dlt.common.configuration.container import Container
 from dlt.common.destination import DestinationCapabilitiesContext
@@ -21,6 +23,14 @@ from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
+
+from pipelines.database import limited
+from sources._causes import causes_of
+
+log = logging.getLogger("deskhouse.load")
+
+MEMORY: Final = ("48MB", "200MB", "800MB", None)
+"""What DuckDB may hold while a package is merged, and then what the next try has: the rest of its cache does nothing."""
 
 
 @configspec(init=False)
@@ -61,21 +71,33 @@ class AtomicDuckDbClient(DuckDbClient):
         return []
 
     def complete_load(self, load_id: str) -> None:
-        """Merge what the package holds and record the load, all or nothing."""
+        """Merge what the package holds and record the load, all or nothing, in as little memory as will do."""
         files = self._files(load_id)
+        for memory in MEMORY:
+            try:
+                self._merge(files, load_id, memory)
+            except Exception as failure:
+                if memory == MEMORY[-1] or not _lacked_memory(failure):
+                    raise
+                log.info("a slice takes more memory than the %s set aside", memory)
+            else:
+                return
+
+    def _merge(self, files: dict[str, list[str]], load_id: str, memory: str | None) -> None:
         with self.sql_client.begin_transaction():
-            staging = self.sql_client.escape_column_name(self.sql_client.staging_dataset_name)
-            if files:
-                self.sql_client.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {staging}")
-            for name in sorted(files):
-                table = self.prepare_load_table(name)
-                self._show(name, files[name])
-                # dlt's deduplication sorts whole rows; it is needed only where a file repeats a key
-                table["x-stage-data-deduplicated"] = self._each_once(name)  # type: ignore[typeddict-unknown-key]
-                for statement in SqlMergeFollowupJob.generate_sql([table], self.sql_client):
-                    self.sql_client.execute_sql(statement)
-            if files:
-                self.sql_client.execute_sql(f"DROP SCHEMA {staging} CASCADE")
+            with limited(self.sql_client.native_connection, memory):
+                staging = self.sql_client.escape_column_name(self.sql_client.staging_dataset_name)
+                if files:
+                    self.sql_client.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {staging}")
+                for name in sorted(files):
+                    table = self.prepare_load_table(name)
+                    self._show(name, files[name])
+                    # dlt's deduplication sorts whole rows; it is needed only where a file repeats a key
+                    table["x-stage-data-deduplicated"] = self._each_once(name)  # type: ignore[typeddict-unknown-key]
+                    for statement in SqlMergeFollowupJob.generate_sql([table], self.sql_client):
+                        self.sql_client.execute_sql(statement)
+                if files:
+                    self.sql_client.execute_sql(f"DROP SCHEMA {staging} CASCADE")
             super().complete_load(load_id)
 
     def _files(self, load_id: str) -> dict[str, list[str]]:
@@ -105,6 +127,10 @@ class AtomicDuckDbClient(DuckDbClient):
             staged = self.sql_client.make_qualified_table_name(name)
         rows = self.sql_client.execute_sql(f"SELECT count(*) = count(DISTINCT ({keys})) FROM {staged}")
         return bool(rows and rows[0][0])
+
+
+def _lacked_memory(failure: BaseException) -> bool:
+    return any(isinstance(cause, duckdb.OutOfMemoryException) for cause in causes_of(failure))
 
 
 class atomic_duckdb(dlt.destinations.duckdb):  # noqa: N801 - dlt names destinations like functions

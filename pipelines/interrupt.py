@@ -4,6 +4,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sources._causes import causes_of
+
 
 class Interrupted(BaseException):
     """A signal asked the run to stop; `signal` is its number. Like KeyboardInterrupt, no `except Exception` swallows it."""
@@ -15,12 +17,7 @@ class Interrupted(BaseException):
 
 def interruption_behind(error: BaseException) -> Interrupted | None:
     """The signal an error comes from, if any: DuckDB's client, for one, makes a RuntimeError of what a signal raises."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, Interrupted):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return None
+    return next((cause for cause in causes_of(error) if isinstance(cause, Interrupted)), None)
 
 
 def signals_ignored() -> None:

@@ -12,11 +12,13 @@ from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from pipelines.database import LOADING, catalog, connect, held, limited, most_memory
+from pipelines.database import LOADING, catalog, connect, held
 from pipelines.destination import atomic_duckdb
 from pipelines.interrupt import Interrupted
 from pipelines.leftovers import LoadFailed, has_leftovers
+from pipelines.memory import give_back_large
 from pipelines.publish import Warehouse
+from sources._causes import causes_of
 from sources._reading import Reading
 from sources._resource import slice_source
 
@@ -89,6 +91,7 @@ class VendorLoader:
 
         Raises:
             LoadFailed: the slice was not committed.
+            duckdb.Error: neither was it, and the database must be opened anew before anything is written into it.
         """
         self._pipeline.activate()
         if self._pipeline.first_run:
@@ -99,16 +102,10 @@ class VendorLoader:
 
     def _normalize_and_load(self) -> None:
         self._step(self._pipeline.normalize)
-        try:
-            self._step(self._pipeline.load)
-        except LoadFailed as failure:
-            if not _lacked_memory(failure):
-                raise
-            log.info("a slice of %s takes more memory than is set aside for loading", self._vendor)
-            with connect(self._warehouse.private_database) as con, limited(con, most_memory()):
-                self._step(self._pipeline.load)
+        self._step(self._pipeline.load)
         self._slices += 1
         if self._slices % SLICES_HELD == 0:
+            give_back_large()
             # whoever writes next, or publishes, says why it cannot
             with suppress(duckdb.Error), connect(self._warehouse.private_database) as con:
                 con.execute("CHECKPOINT")
@@ -117,27 +114,24 @@ class VendorLoader:
         try:
             step()
         except PipelineStepFailed as failure:
-            cause: BaseException | None = failure
-            while cause is not None:
-                if isinstance(cause, Interrupted):
+            for cause in causes_of(failure):
+                if isinstance(cause, Interrupted) or _spoils_database(cause):
                     raise cause from None
                 if isinstance(cause, SignalReceivedException):
                     raise Interrupted(cause.signal_code) from None
-                cause = cause.__cause__ or cause.__context__
             raise LoadFailed(_explain(failure)) from failure
 
 
-def _lacked_memory(failure: BaseException) -> bool:
-    cause: BaseException | None = failure
-    while cause is not None and not isinstance(cause, duckdb.OutOfMemoryException):
-        cause = cause.__cause__ or cause.__context__
-    return cause is not None
+def _spoils_database(error: BaseException) -> bool:
+    """Whether nothing more may be written into the database while it is open; what is in its files is sound."""
+    if isinstance(error, duckdb.TransactionException):
+        # a commit that ran out of memory, of which only the advice tells: see `limited`
+        return "SET memory_limit" in str(error)
+    return isinstance(error, duckdb.FatalException)
 
 
 def _explain(failure: PipelineStepFailed) -> str:
     """The innermost cause in one line: dlt's own text spans many and repeats the data's location."""
-    cause: BaseException = failure
-    while (inner := cause.__cause__ or cause.__context__) is not None:
-        cause = inner
+    cause = causes_of(failure)[-1]
     first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
     return f"{failure.step} failed: {type(cause).__name__}: {first[:300]}"

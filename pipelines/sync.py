@@ -55,8 +55,8 @@ log = logging.getLogger("deskhouse.sync")
 
 SOURCES: Final[dict[str, ModuleType]] = {"screendesk": screendesk, "getscreen": getscreen, "posthog": posthog}
 ALL_TABLES: Final[list[Table]] = [table for module in SOURCES.values() for table in module.TABLES]
-LOADING_MEMORY: Final = "48MB"
-"""What DuckDB may hold while rows are loaded: a slice is merged in less, and the rest of its cache is not needed."""
+CACHE_MEMORY: Final = "48MB"
+"""What DuckDB may hold where it passes over rows once, for which a cache of them does nothing."""
 MODELS_MEMORY: Final = ("220MB", "1GB", None)
 """What DuckDB may hold while models are made, and then what the next try needs."""
 MANY_ROWS: Final = 400_000
@@ -340,7 +340,7 @@ class _Run:
         """Take a log that holds rows into the file while it need not be read again for that."""
         if self.rows_changed:
             # publishing tries again, and says why it cannot
-            with suppress(duckdb.Error), connect(self._database) as con, limited(con, LOADING_MEMORY), on_threads(con):
+            with suppress(duckdb.Error), connect(self._database) as con, limited(con, CACHE_MEMORY), on_threads(con):
                 con.execute("CHECKPOINT")
 
     def _make_models(self) -> bool:
@@ -351,8 +351,8 @@ class _Run:
             attempts.insert(0, (f"{rows * LEAN_BYTES_A_ROW // 1_000_000}MB", 1))
         for memory, threads in attempts:
             try:
-                with connect(self._database) as con, limited(con, memory), on_threads(con, threads):
-                    run_models(con, timezone=self._settings.timezone)
+                with connect(self._database) as con, on_threads(con, threads):
+                    run_models(con, timezone=self._settings.timezone, memory=memory)
             except ModelTooLarge as failure:
                 if memory == MODELS_MEMORY[-1]:
                     self.problem(f"not published, because {failure}")
@@ -397,21 +397,21 @@ class _Run:
 
     def _sync_vendors(self, vendors: Sequence[str]) -> None:
         """Read the vendors side by side, and load what comes, a slice of one of them at a time."""
-        with connect(self._database) as con, limited(con, LOADING_MEMORY):
+        with connect(self._database) as con, limited(con, CACHE_MEMORY):
             readings = [self._open_reading(vendor) for vendor in vendors]
-            for vendor in (reading.vendor for reading in readings if reading.is_first):
-                # there will be rows to load, and importing dlt while pages are read takes three times as long
-                self._loader(vendor)
-            with self._reporter.watching(readings), side_by_side(readings) as next_ready:
-                while (reading := next_ready()) is not None:
-                    failure = ""
-                    try:
-                        if self._load_slice(reading):
-                            continue
-                    except LoadFailed as error:
-                        failure = self._redactor.text(str(error))
-                    reading.end()
-                    self._settle(reading, failure)
+        for vendor in (reading.vendor for reading in readings if reading.is_first):
+            # there will be rows to load, and importing dlt while pages are read takes three times as long
+            self._loader(vendor)
+        with self._reporter.watching(readings), side_by_side(readings) as next_ready:
+            while (reading := next_ready()) is not None:
+                failure = ""
+                try:
+                    if self._load_slice(reading):
+                        continue
+                except LoadFailed as error:
+                    failure = self._redactor.text(str(error))
+                reading.end()
+                self._settle(reading, failure)
         self._result.receipts.sort(key=lambda receipt: VENDORS.index(receipt.vendor))
 
     def _open_reading(self, vendor: str) -> Reading:
@@ -456,9 +456,8 @@ class _Run:
         Raises:
             LoadFailed: a slice was not committed.
         """
-        with connect(self._database) as con, limited(con, LOADING_MEMORY):
-            while self._load_slice(reading):
-                pass
+        while self._load_slice(reading):
+            pass
         if reading.vendor in self._loaders:
             self._loaders.pop(reading.vendor).tidy()
 

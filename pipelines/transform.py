@@ -16,6 +16,7 @@ from typing import Final
 
 import duckdb
 
+from pipelines.database import limited
 from pipelines.model_checks import check_against_others, check_model
 from pipelines.model_files import (
     MODELS_DIR,
@@ -116,6 +117,7 @@ def run_models(
     timezone: str = DEFAULT_TIMEZONE,
     folder: Path = MODELS_DIR,
     force: bool = False,
+    memory: str | None = None,
 ) -> ModelRun:
     """Make every table of the analytics schema, check it and describe it, all or nothing.
 
@@ -124,6 +126,7 @@ def run_models(
         timezone: IANA name of the zone local days are counted in.
         folder: where the models are.
         force: make the tables even if their inputs are those of the last run.
+        memory: what DuckDB may hold meanwhile, e.g. `200MB`; None is as much as it takes.
 
     Returns:
         What was made.
@@ -138,24 +141,33 @@ def run_models(
     except ValueError as error:
         raise ModelFailed(str(error)) from None
     with _written_fast(connection):
-        return _run(connection, timezone, folder, began, force=force)
+        return _run(connection, timezone, folder, began, force=force, memory=memory)
 
 
-def _run(connection: duckdb.DuckDBPyConnection, timezone: str, folder: Path, began: float, *, force: bool) -> ModelRun:
+def _run(
+    connection: duckdb.DuckDBPyConnection,
+    timezone: str,
+    folder: Path,
+    began: float,
+    *,
+    force: bool,
+    memory: str | None,
+) -> ModelRun:
     connection.begin()
     try:
-        connection.execute(_LEDGER + LEDGER)
-        raw = raw_fingerprints(connection, _existing(connection))
-        everything = fingerprint_of_all(raw, timezone, folder)
-        if not force and _made_from(connection) == {everything}:
-            connection.rollback()
-            return ModelRun(seconds=time.perf_counter() - began, unchanged=True, inputs=everything)
-        models = order(load_models(folder))
-        _prepare(connection, models, timezone)
-        inputs = Inputs(connection, models, timezone, raw)
-        made, kept = _make_all(connection, models, inputs, timezone, force=force)
-        rows = _check_all(connection, models, made, timezone)
-        connection.execute("UPDATE ops.models SET inputs = ?", [everything])
+        with limited(connection, memory):
+            connection.execute(_LEDGER + LEDGER)
+            raw = raw_fingerprints(connection, _existing(connection))
+            everything = fingerprint_of_all(raw, timezone, folder)
+            if not force and _made_from(connection) == {everything}:
+                connection.rollback()
+                return ModelRun(seconds=time.perf_counter() - began, unchanged=True, inputs=everything)
+            models = order(load_models(folder))
+            _prepare(connection, models, timezone)
+            inputs = Inputs(connection, models, timezone, raw)
+            made, kept = _make_all(connection, models, inputs, timezone, force=force)
+            rows = _check_all(connection, models, made, timezone)
+            connection.execute("UPDATE ops.models SET inputs = ?", [everything])
         connection.commit()
     except BaseException as error:
         # a failed commit has already ended the transaction

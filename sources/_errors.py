@@ -18,6 +18,8 @@ from __future__ import annotations
 import ssl
 from typing import ClassVar, Literal
 
+from sources._causes import causes_of
+
 Recovery = Literal["retry", "wait", "fix", "stop"]
 
 
@@ -95,19 +97,10 @@ class RecordMissing(ApiError):
 
 def certificate_refused(exc: BaseException) -> bool:
     """Whether a connection failed because the other side could not prove who it is."""
-    return any(isinstance(link, ssl.SSLCertVerificationError) for link in _chain(exc))
+    return any(isinstance(link, ssl.SSLCertVerificationError) for link in causes_of(exc))
 
 
 def cause_of(exc: BaseException) -> str:
     """What the operating system said, which no server can write; a server's own words stay out of messages."""
-    said = [link.strerror for link in _chain(exc) if isinstance(link, OSError) and link.strerror]
+    said = [link.strerror for link in causes_of(exc) if isinstance(link, OSError) and link.strerror]
     return f"{type(exc).__name__}: {said[-1]}" if said else type(exc).__name__
-
-
-def _chain(exc: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    link: BaseException | None = exc
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    return chain

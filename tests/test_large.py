@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from truth import query
 
-from pipelines import loading, sync
+from pipelines import destination, loading, sync
 from pipelines.database import ROW_GROUP
 from pipelines.loading import VendorLoader
 from pipelines.progress import SilentReporter
@@ -17,7 +18,6 @@ from sources._reading import SLICE_ROWS, Reading
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pytest
     from conftest import Desk
 
     from sandbox.server import SandboxServer
@@ -59,6 +59,21 @@ def test_fifty_thousand_recordings_cost_a_handful_of_requests_on_a_quiet_run(
     assert sum(t["inserted"] + t["updated"] + t["deleted"] for t in full.values()) == 1
 
 
+@pytest.mark.parametrize("megabytes", [32, 40])
+def test_a_slice_that_all_but_fits_is_written_once(
+    desk: Desk, serve: Callable[[World], SandboxServer], monkeypatch: pytest.MonkeyPatch, megabytes: int
+) -> None:
+    """Rows that come twice: a merge that just fits leaves a commit too little memory, if it has no more than that."""
+    desk.environment = serve(World(3, recordings=RECORDINGS, users=5, connections=5, meetings=2)).environment()
+    for name, value in {**desk.environment, "DESKHOUSE__WAREHOUSE_DIR": str(desk.warehouse)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(destination, "MEMORY", (f"{megabytes}MB", *destination.MEMORY[1:]))
+    result = sync.sync(load_settings(), ["screendesk"], SilentReporter())
+    assert (result.exit_code, result.problems) == (0, [])
+    published = desk.warehouse / "current" / "deskhouse.duckdb"
+    assert query(published, "SELECT count(*), count(DISTINCT uuid) FROM screendesk.recordings") == [(RECORDINGS,) * 2]
+
+
 def test_the_log_does_not_grow_with_the_account(
     desk: Desk, serve: Callable[[World], SandboxServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +83,8 @@ def test_the_log_does_not_grow_with_the_account(
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(Reading.__init__.__kwdefaults__ or {}, "slice_rows", 100)
     monkeypatch.setattr(loading, "SLICES_HELD", 5)
+    given_back: list[bool] = []
+    monkeypatch.setattr(loading, "give_back_large", lambda: given_back.append(True))
     load, sizes = VendorLoader.load_slice, list[int]()
 
     def measured(loader: VendorLoader, *args: Any, **options: Any) -> None:
@@ -81,3 +98,4 @@ def test_the_log_does_not_grow_with_the_account(
     folded = [number for number, size in enumerate(sizes) if size <= min(sizes)]
     assert len(folded) == len(sizes) // 5, sizes
     assert max(sizes[10:]) < 2 * max(sizes[:10]), sizes
+    assert given_back

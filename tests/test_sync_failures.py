@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
+from dlt.destinations.exceptions import DatabaseTransientException
+from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from truth import ROOT_NAMES, Truth, check_ledger, query, writes
 
-from pipelines import checks, ledger, sync
+from pipelines import checks, destination, ledger, sync
 from pipelines.database import connect, most_memory
 from pipelines.leftovers import LoadFailed
 from pipelines.loading import VendorLoader
@@ -457,14 +459,61 @@ def test_a_slice_that_needs_more_memory_than_is_set_aside_gets_it(
     sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, memory: str
 ) -> None:
     """A warehouse that grew past a fixed limit, into which nothing can be loaded any more though the machine has room."""
-    for name, value in {**sandboxed.environment, "DESKHOUSE__WAREHOUSE_DIR": str(sandboxed.warehouse)}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sync, "LOADING_MEMORY", memory)
+    monkeypatch.setattr(destination, "MEMORY", (memory, *destination.MEMORY[1:]))
     with caplog.at_level("INFO", "deskhouse.load"):
-        result = sync.sync(load_settings(), ["screendesk", "getscreen", "posthog"], SilentReporter())
+        result = _sync_here(sandboxed, monkeypatch)
     assert result.exit_code == 0
-    assert "takes more memory than is set aside" in caplog.text
+    assert "takes more memory than" in caplog.text
     Truth(world).check(sandboxed.published)
+
+
+def test_a_load_is_committed_with_all_memory_there_is(
+    sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that runs out of memory: DuckDB 1.5.6 keeps some of its rows, and writes them twice with the next load."""
+    limits: list[str] = []
+    commit = DuckDbSqlClient.commit_transaction
+
+    def watched(client: DuckDbSqlClient) -> None:
+        limits.extend(client.native_connection.execute("SELECT current_setting('memory_limit')").fetchall()[0])
+        commit(client)
+
+    monkeypatch.setattr(DuckDbSqlClient, "commit_transaction", watched)
+    assert _sync_here(sandboxed, monkeypatch).exit_code == 0
+    with duckdb.connect() as fresh:
+        assert set(limits) == set(fresh.execute("SELECT current_setting('memory_limit')").fetchall()[0])
+    Truth(world).check(sandboxed.published)
+
+
+def test_nothing_is_written_after_a_commit_that_ran_out_of_memory(
+    sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that come twice, in a warehouse that fails its checks from then on: DuckDB has to read its files again first."""
+    commit = DuckDbSqlClient.commit_transaction
+    with monkeypatch.context() as broken:
+        broken.setattr(DuckDbSqlClient, "commit_transaction", _commit_in_too_little_memory)
+        broken.setattr(ledger, "settle", lambda *_, **__: pytest.fail("went on"))
+        with pytest.raises(duckdb.TransactionException, match="memory_limit"):
+            _sync_here(sandboxed, monkeypatch)
+    assert DuckDbSqlClient.commit_transaction is commit
+    assert _sync_here(sandboxed, monkeypatch).exit_code == 0
+    Truth(world).check(sandboxed.published)
+
+
+def _commit_in_too_little_memory(client: DuckDbSqlClient) -> None:
+    client.native_connection.rollback()
+    error = duckdb.TransactionException(
+        "TransactionContext Error: Failed to commit: failed to pin block of size 256.0 KiB (38.0 MiB/38.1 MiB used)\n\n"
+        "Possible solutions:\n* Increasing the memory limit (SET memory_limit='...GB')"
+    )
+    raise DatabaseTransientException(error) from error
+
+
+def _sync_here(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> sync.RunResult:
+    """A run of all vendors in this process."""
+    for name, value in {**desk.environment, "DESKHOUSE__WAREHOUSE_DIR": str(desk.warehouse)}.items():
+        monkeypatch.setenv(name, value)
+    return sync.sync(load_settings(), ["screendesk", "getscreen", "posthog"], SilentReporter())
 
 
 def test_checks_get_the_memory_they_need(sandboxed: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,5 +226,5 @@ def engine(patch: pytest.MonkeyPatch) -> Iterator[Engine]:
     patch.setattr(sync, "open_loader", MemoryLoader)
     patch.setattr(ledger, "settle", settle_or_die)
     # the database is in memory, all of it
-    patch.setattr(sync, "LOADING_MEMORY", None)
+    patch.setattr(sync, "CACHE_MEMORY", None)
     yield _ENGINE
