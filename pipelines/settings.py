@@ -40,6 +40,8 @@ DLT_ENVIRONMENT: Final = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     # says which load wrote a row
     "NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID": "true",
+    # parquet files are read once, a moment after they are written
+    "DATA_WRITER__COMPRESSION": "none",
     # a package that can never load would otherwise block every later run
     "LOAD__AUTO_ABORT_ON_TERMINAL_ERROR": "true",
     # staged rows are not left behind in the database

@@ -340,7 +340,12 @@ class _Run:
         """Take a log that holds rows into the file while it need not be read again for that."""
         if self.rows_changed:
             # publishing tries again, and says why it cannot
-            with suppress(duckdb.Error), connect(self._database) as con, limited(con, CACHE_MEMORY), on_threads(con):
+            with (
+                suppress(duckdb.Error),
+                connect(self._database) as con,
+                limited(con, MODELS_MEMORY[0]),
+                on_threads(con),
+            ):
                 con.execute("CHECKPOINT")
 
     def _make_models(self) -> bool:
