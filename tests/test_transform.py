@@ -489,3 +489,35 @@ def test_a_kill_while_models_are_made_leaves_the_tables_of_the_run_before(
         name: rows for name, rows in before.items() if name.startswith(("analytics.", "ops."))
     }
     assert {name: after[name] for name in analytics} == analytics
+
+
+class Watched:
+    """A connection that notes what DuckDB may hold at each commit."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self.limits: list[str] = []
+
+    def commit(self) -> None:
+        self.limits.append(memory_limit(self._connection))
+        self._connection.commit()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def memory_limit(connection: duckdb.DuckDBPyConnection) -> str:
+    ((limit,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+    return str(limit)
+
+
+def test_models_are_committed_with_all_memory_there_is(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """A commit that runs out of memory leaves DuckDB's tables in disorder, and the run with another error than planned for."""
+    before = memory_limit(connection)
+    watched: Any = Watched(connection)
+    folder = folder_of(tmp_path, a=("SELECT 1 AS x", entry("x")))
+    assert not run_models(watched, folder=folder, memory="100MB").unchanged
+    assert (watched.limits, memory_limit(connection)) == ([before], before)
+    with pytest.raises(ModelFailed):
+        run_models(watched, folder=folder_of(tmp_path, a=("SELECT 1 / 0 AS y", entry("x"))), memory="100MB")
+    assert memory_limit(connection) == before
