@@ -7,6 +7,8 @@ expects the staging tables: all tables of the package in one transaction with th
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 
+from pipelines.commits import commit_beside, wait_for_all
 from pipelines.database import limited
 from sources._causes import causes_of
 
@@ -71,7 +74,12 @@ class AtomicDuckDbClient(DuckDbClient):
         return []
 
     def complete_load(self, load_id: str) -> None:
-        """Merge what the package holds and record the load, all or nothing, in as little memory as will do."""
+        """Merge what the package holds and record the load, all or nothing, in as little memory as will do.
+
+        The commit goes on beside when this returns: the package is done with before it is known to be committed, so a kill
+        in between costs as much as one before it was packed. Its vendor confirms the commit before it loads another.
+        """
+        wait_for_all()
         files = self._files(load_id)
         for memory in MEMORY:
             try:
@@ -81,11 +89,13 @@ class AtomicDuckDbClient(DuckDbClient):
                     raise
                 log.info("a slice takes more memory than the %s set aside", memory)
             else:
+                self._commit_beside()
                 return
 
     def _merge(self, files: dict[str, list[str]], load_id: str, memory: str | None) -> None:
-        with self.sql_client.begin_transaction():
-            with limited(self.sql_client.native_connection, memory):
+        self.sql_client.native_connection.begin()
+        try:
+            with limited(self.sql_client.native_connection, memory), self._staging_of_its_own():
                 staging = self.sql_client.escape_column_name(self.sql_client.staging_dataset_name)
                 if files:
                     self.sql_client.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {staging}")
@@ -99,6 +109,34 @@ class AtomicDuckDbClient(DuckDbClient):
                 if files:
                     self.sql_client.execute_sql(f"DROP SCHEMA {staging} CASCADE")
             super().complete_load(load_id)
+        except BaseException:
+            # dlt has rolled back already where a statement of its own failed
+            with suppress(duckdb.TransactionException):
+                self.sql_client.native_connection.rollback()
+            raise
+
+    @contextmanager
+    def _staging_of_its_own(self) -> Iterator[None]:
+        """Views where dlt's merge looks for staging tables, in a schema that dlt makes and empties nothing in meanwhile."""
+        dlts = self.sql_client.staging_dataset_name
+        self.sql_client.staging_dataset_name = f"{self.sql_client.dataset_name}_merging"
+        try:
+            yield
+        finally:
+            self.sql_client.staging_dataset_name = dlts
+
+    def _commit_beside(self) -> None:
+        """Commit what was merged in a thread of its own, which takes the connection along; dlt goes on with another."""
+        connection, pool = self.sql_client.native_connection, self.config.credentials.conn_pool
+        self.sql_client.open_connection()
+
+        def commit() -> None:
+            try:
+                connection.commit()
+            finally:
+                pool.return_conn(connection)  # type: ignore[union-attr]  # it was taken from there
+
+        commit_beside(self.schema.name, commit)
 
     def _files(self, load_id: str) -> dict[str, list[str]]:
         """The package's files by the name of the table they are merged into."""

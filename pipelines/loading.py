@@ -12,6 +12,7 @@ from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from pipelines import commits
 from pipelines.database import LOADING, catalog, connect, held
 from pipelines.destination import atomic_duckdb
 from pipelines.interrupt import Interrupted
@@ -63,6 +64,7 @@ class VendorLoader:
             log.info("finishing what an earlier run of %s left", self._vendor)
             try:
                 self._normalize_and_load()
+                self.confirm()
             except LoadFailed as failure:
                 log.warning("dropping a load of %s that cannot be finished: %s", self._vendor, failure)
         self.tidy()
@@ -83,29 +85,50 @@ class VendorLoader:
             self._pipeline.drop()
 
     def load_slice(self, reading: Reading, before_commit: Callable[[], None]) -> None:
-        """Load the next slice of every table, all of it in one transaction.
+        """Load the next slice of every table, all of it in one transaction, which `confirm` waits for.
 
         Args:
             reading: the vendor being read.
             before_commit: called when the slice has been read, before it is loaded.
 
         Raises:
-            LoadFailed: the slice was not committed.
+            LoadFailed: the slice was not committed, or the one before was not. Nothing is under way.
             duckdb.Error: neither was it, and the database must be opened anew before anything is written into it.
         """
         self._pipeline.activate()
-        if self._pipeline.first_run:
-            self._step(self._pipeline.sync_destination)
-        self._step(lambda: self._pipeline.extract(slice_source(reading), loader_file_format="parquet"))
-        before_commit()
-        self._normalize_and_load()
+        try:
+            if self._pipeline.first_run:
+                self._step(self._pipeline.sync_destination)
+            self._step(lambda: self._pipeline.extract(slice_source(reading), loader_file_format="parquet"))
+            before_commit()
+            self._normalize_and_load()
+        except LoadFailed:
+            with suppress(LoadFailed):
+                self.confirm()
+            raise
+
+    def confirm(self) -> None:
+        """Wait until the last slice is committed.
+
+        Raises:
+            LoadFailed: it was not.
+            duckdb.Error: neither was it, and the database must be opened anew before anything is written into it.
+        """
+        try:
+            commits.confirm(self._vendor)
+        except duckdb.Error as error:
+            if commits.spoils_database(error):
+                raise
+            raise LoadFailed(f"load failed: {_in_a_line(error)}") from error
 
     def _normalize_and_load(self) -> None:
         self._step(self._pipeline.normalize)
+        self.confirm()
         self._step(self._pipeline.load)
         self._slices += 1
         if self._slices % SLICES_HELD == 0:
             give_back_large()
+            self.confirm()
             # whoever writes next, or publishes, says why it cannot
             with suppress(duckdb.Error), connect(self._warehouse.private_database) as con:
                 con.execute("CHECKPOINT")
@@ -115,23 +138,18 @@ class VendorLoader:
             step()
         except PipelineStepFailed as failure:
             for cause in causes_of(failure):
-                if isinstance(cause, Interrupted) or _spoils_database(cause):
+                if isinstance(cause, Interrupted) or commits.spoils_database(cause):
                     raise cause from None
                 if isinstance(cause, SignalReceivedException):
                     raise Interrupted(cause.signal_code) from None
             raise LoadFailed(_explain(failure)) from failure
 
 
-def _spoils_database(error: BaseException) -> bool:
-    """Whether nothing more may be written into the database while it is open; what is in its files is sound."""
-    if isinstance(error, duckdb.TransactionException):
-        # a commit that ran out of memory, of which only the advice tells: see `limited`
-        return "SET memory_limit" in str(error)
-    return isinstance(error, duckdb.FatalException)
-
-
 def _explain(failure: PipelineStepFailed) -> str:
     """The innermost cause in one line: dlt's own text spans many and repeats the data's location."""
-    cause = causes_of(failure)[-1]
-    first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-    return f"{failure.step} failed: {type(cause).__name__}: {first[:300]}"
+    return f"{failure.step} failed: {_in_a_line(causes_of(failure)[-1])}"
+
+
+def _in_a_line(error: BaseException) -> str:
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return f"{type(error).__name__}: {first[:300]}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 import httpx
 
-from pipelines import ledger, privacy, rewrite
+from pipelines import commits, ledger, privacy, rewrite
 from pipelines.checks import FailedCheck, failed_checks
 from pipelines.database import connect, kept_open, limited, on_threads
 from pipelines.declare import declare_tables
@@ -158,6 +158,7 @@ def open_run(
             shutil.rmtree(warehouse.pipelines_dir, ignore_errors=True)
         database = warehouse.private_database
         held.enter_context(kept_open(database))
+        held.callback(commits.end)
         ledger.prepare(database)
         privacy.prepare(database)
         ledger.begin_run(
@@ -467,8 +468,10 @@ class _Run:
             self._loaders.pop(reading.vendor).tidy()
 
     def _load_slice(self, reading: Reading) -> bool:
-        """Load the next slice of a reading; False if there is none."""
+        """Load the next slice of a reading; False if there is none, and all before are committed."""
         if not any(feed.has_rows() for feed in reading.feeds.values()):
+            if reading.vendor in self._loaders:
+                self._loaders[reading.vendor].confirm()
             return False
         self.rows_changed = True
         self._loader(reading.vendor).load_slice(reading, before_commit=lambda: self._keep_findings(reading))

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 # loads version 1 of two meetings, then version 2, and dies where the test says
 LOADER = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 from pipelines.settings import configure_dlt
 configure_dlt()
-from pipelines import ledger
+from pipelines import destination, ledger
 from pipelines.declare import declare_tables
 from pipelines.loading import VendorLoader
 from pipelines.publish import Warehouse
@@ -51,7 +51,18 @@ def dying(self, sql, *args, **kwargs):
                 execute(self, sql, *args, **kwargs)
             os._exit(9)
     return execute(self, sql, *args, **kwargs)
-if die_at != "never":
+if die_at.startswith("commit"):
+    beside = destination.commit_beside
+    def dying_beside(vendor, commit):
+        def die():
+            # long enough for dlt to be done with the package
+            time.sleep(1)
+            if die_at.endswith(":after"):
+                commit()
+            os._exit(9)
+        beside(vendor, die)
+    destination.commit_beside = dying_beside
+elif die_at != "never":
     DuckDbSqlClient.execute_sql = dying
 
 def meeting(key):
@@ -82,6 +93,7 @@ loader.drain()
 with Reading(SourceSettings("posthog", "secret", ""), client, plans, TABLES, known) as reading:
     while any(feed.has_rows() for feed in reading.feeds.values()):
         loader.load_slice(reading, before_commit=lambda: None)
+loader.confirm()
 print("loaded")
 """
 
@@ -125,6 +137,16 @@ def test_a_load_killed_there_is_seen_whole_or_not_at_all_and_the_next_run_ends_i
     assert held_version(tmp_path) == 1
     assert load(tmp_path, 2, die_at) == 9, "the kill point was not reached"
     assert held_version(tmp_path) == 1
+    assert load(tmp_path, 2) == 0
+    assert held_version(tmp_path) == 2
+
+
+@pytest.mark.parametrize(("die_at", "held"), [("commit:before", 1), ("commit:after", 2)])
+def test_a_load_killed_in_its_commit_is_read_again(tmp_path: Path, die_at: str, held: int) -> None:
+    """Rows that dlt is done with and the database does not have: nobody would ever load them, if nobody read them again."""
+    assert load(tmp_path, 1) == 0
+    assert load(tmp_path, 2, die_at) == 9, "the kill point was not reached"
+    assert held_version(tmp_path) == held
     assert load(tmp_path, 2) == 0
     assert held_version(tmp_path) == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -85,10 +86,19 @@ def test_the_log_does_not_grow_with_the_account(
     monkeypatch.setattr(loading, "SLICES_HELD", 5)
     given_back: list[bool] = []
     monkeypatch.setattr(loading, "give_back_large", lambda: given_back.append(True))
+    beside = destination.commit_beside
+
+    def slow(commit: Callable[[], None]) -> None:
+        # one that is still under way would keep the log from being folded in
+        time.sleep(0.05)
+        commit()
+
+    monkeypatch.setattr(destination, "commit_beside", lambda vendor, commit: beside(vendor, lambda: slow(commit)))
     load, sizes = VendorLoader.load_slice, list[int]()
 
     def measured(loader: VendorLoader, *args: Any, **options: Any) -> None:
         load(loader, *args, **options)
+        loader.confirm()
         log = desk.warehouse / "work" / "deskhouse.duckdb.wal"
         sizes.append(log.stat().st_size if log.exists() else 0)
 

@@ -9,16 +9,15 @@ import re
 import shutil
 import time
 import weakref
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
-from dlt.destinations.exceptions import DatabaseTransientException
-from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from truth import ROOT_NAMES, Truth, check_ledger, query, writes
 
-from pipelines import checks, destination, ledger, sync
+from pipelines import checks, commits, destination, ledger, loading, sync
 from pipelines.database import connect, most_memory
 from pipelines.leftovers import LoadFailed
 from pipelines.loading import VendorLoader
@@ -28,6 +27,8 @@ from pipelines.settings import Settings, load_settings
 from sandbox.faults import Fault
 from sandbox.posthog.account import PosthogSettings
 from sandbox.world import World
+from sources import _resource
+from sources._reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sandbox.server import SandboxServer
     from sources._known import Known
     from sources._plan import History
+    from sources._schema import Table
 
     Serve = Callable[[World], SandboxServer]
 
@@ -472,48 +474,134 @@ def test_a_load_is_committed_with_all_memory_there_is(
 ) -> None:
     """A commit that runs out of memory: DuckDB 1.5.6 keeps some of its rows, and writes them twice with the next load."""
     limits: list[str] = []
-    commit = DuckDbSqlClient.commit_transaction
 
-    def watched(client: DuckDbSqlClient) -> None:
-        limits.extend(client.native_connection.execute("SELECT current_setting('memory_limit')").fetchall()[0])
-        commit(client)
+    def watched(_: str, commit: Callable[[], None]) -> None:
+        with connect(Warehouse(sandboxed.warehouse).private_database) as con:
+            limits.extend(con.execute("SELECT current_setting('memory_limit')").fetchall()[0])
+        commit()
 
-    monkeypatch.setattr(DuckDbSqlClient, "commit_transaction", watched)
+    _commit(monkeypatch, watched)
     assert _sync_here(sandboxed, monkeypatch).exit_code == 0
     with duckdb.connect() as fresh:
         assert set(limits) == set(fresh.execute("SELECT current_setting('memory_limit')").fetchall()[0])
     Truth(world).check(sandboxed.published)
 
 
+@pytest.mark.parametrize("vendors", [["screendesk"], ["screendesk", "getscreen", "posthog"]], ids=["one", "all"])
 def test_nothing_is_written_after_a_commit_that_ran_out_of_memory(
-    sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch
+    sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch, vendors: list[str]
 ) -> None:
     """Rows that come twice, in a warehouse that fails its checks from then on: DuckDB has to read its files again first."""
-    commit = DuckDbSqlClient.commit_transaction
-    with monkeypatch.context() as broken:
-        broken.setattr(DuckDbSqlClient, "commit_transaction", _commit_in_too_little_memory)
-        broken.setattr(ledger, "settle", lambda *_, **__: pytest.fail("went on"))
-        with pytest.raises(duckdb.TransactionException, match="memory_limit"):
-            _sync_here(sandboxed, monkeypatch)
-    assert DuckDbSqlClient.commit_transaction is commit
-    assert _sync_here(sandboxed, monkeypatch).exit_code == 0
-    Truth(world).check(sandboxed.published)
-
-
-def _commit_in_too_little_memory(client: DuckDbSqlClient) -> None:
-    client.native_connection.rollback()
     error = duckdb.TransactionException(
         "TransactionContext Error: Failed to commit: failed to pin block of size 256.0 KiB (38.0 MiB/38.1 MiB used)\n\n"
         "Possible solutions:\n* Increasing the memory limit (SET memory_limit='...GB')"
     )
-    raise DatabaseTransientException(error) from error
+    merged: list[str] = []
+    complete = destination.AtomicDuckDbClient._merge
+
+    def noted(client: Any, *arguments: Any) -> None:
+        merged.append(client.schema.name)
+        complete(client, *arguments)
+
+    with monkeypatch.context() as broken:
+        _commit(broken, lambda *_: _raise(error))
+        broken.setattr(destination.AtomicDuckDbClient, "_merge", noted)
+        with pytest.raises(duckdb.TransactionException, match="memory_limit"):
+            _sync_here(sandboxed, monkeypatch, *vendors)
+    assert len(merged) == 1
+    assert _sync_here(sandboxed, monkeypatch).exit_code == 0
+    Truth(world).check(sandboxed.published)
 
 
-def _sync_here(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> sync.RunResult:
-    """A run of all vendors in this process."""
+@pytest.mark.parametrize("failing", range(1, 5))
+def test_a_commit_that_fails_beside_is_its_own_vendors_failure(
+    sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """A slice that was never committed under a complete receipt: by then its vendor has packed the next, or has no more."""
+    monkeypatch.setitem(Reading.__init__.__kwdefaults__ or {}, "slice_rows", 20)
+    counted = Counter[str]()
+    failed = list[str]()
+
+    def disk_full(vendor: str, commit: Callable[[], None]) -> None:
+        counted[vendor] += 1
+        if vendor == "screendesk" and counted[vendor] == failing:
+            failed.append(vendor)
+            raise duckdb.IOException("IO Error: Could not write file: No space left on device")
+        time.sleep(0.05)
+        commit()
+
+    with monkeypatch.context() as broken:
+        _commit(broken, disk_full)
+        result = _sync_here(sandboxed, monkeypatch)
+    assert failed == ["screendesk"]
+    told = {(r.vendor, r.complete) for r in result.receipts}
+    assert told == {("screendesk", False), ("getscreen", True), ("posthog", True)}
+    assert all("No space left" in r.reason for r in result.receipts if not r.complete)
+    assert _sync_here(sandboxed, monkeypatch).exit_code == 0
+    Truth(world).check(sandboxed.published)
+
+
+def test_a_slow_commit_is_waited_for(sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receipts, checks and a published file without the last slice, whose commit was still under way."""
+    monkeypatch.setitem(Reading.__init__.__kwdefaults__ or {}, "slice_rows", 40)
+    monkeypatch.setattr(loading, "SLICES_HELD", 2)
+
+    def slow(_: str, commit: Callable[[], None]) -> None:
+        time.sleep(0.2)
+        commit()
+
+    _commit(monkeypatch, slow)
+    result = _sync_here(sandboxed, monkeypatch)
+    assert (result.exit_code, result.problems) == (0, [])
+    Truth(world).check(sandboxed.published)
+
+
+def test_a_vendor_that_fails_is_settled_after_its_last_commit(
+    sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows counted, and models made of them, while a commit is under way that may yet fail."""
+    monkeypatch.setitem(Reading.__init__.__kwdefaults__ or {}, "slice_rows", 40)
+    settled: list[bool] = []
+    pack, settle = _resource._marked, ledger.settle
+
+    def pack_one(table: Table, tables: dict[str, Any]) -> Any:
+        if commits._under_way:
+            raise RuntimeError("cannot be packed")
+        return pack(table, tables)
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        settled.append(all(commit.done() for commit in commits._under_way.values()))
+        return settle(*arguments, **named)
+
+    def slow(_: str, commit: Callable[[], None]) -> None:
+        time.sleep(0.3)
+        commit()
+
+    with monkeypatch.context() as broken:
+        _commit(broken, slow)
+        broken.setattr(_resource, "_marked", pack_one)
+        broken.setattr(ledger, "settle", noted)
+        assert _sync_here(sandboxed, monkeypatch, "screendesk").exit_code == 1
+    assert settled == [True]
+    assert _sync_here(sandboxed, monkeypatch).exit_code == 0
+    Truth(world).check(sandboxed.published)
+
+
+def _commit(patch: pytest.MonkeyPatch, how: Callable[[str, Callable[[], None]], None]) -> None:
+    """Let every commit of a load run like this, in its thread."""
+    beside = destination.commit_beside
+    patch.setattr(destination, "commit_beside", lambda vendor, commit: beside(vendor, lambda: how(vendor, commit)))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _sync_here(desk: Desk, monkeypatch: pytest.MonkeyPatch, *vendors: str) -> sync.RunResult:
+    """A run of some vendors, or of all, in this process."""
     for name, value in {**desk.environment, "DESKHOUSE__WAREHOUSE_DIR": str(desk.warehouse)}.items():
         monkeypatch.setenv(name, value)
-    return sync.sync(load_settings(), ["screendesk", "getscreen", "posthog"], SilentReporter())
+    return sync.sync(load_settings(), vendors or ["screendesk", "getscreen", "posthog"], SilentReporter())
 
 
 def test_checks_get_the_memory_they_need(sandboxed: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,9 @@ class MemoryLoader:
     def __init__(self, _: _Place, vendor: str) -> None:
         self._vendor = vendor
 
+    def confirm(self) -> None:
+        """A slice is committed when it is loaded."""
+
     def load_slice(self, reading: Reading, before_commit: Callable[[], None]) -> None:
         """Take a slice of every table and commit it."""
         reading._thread.join(PATIENCE)
