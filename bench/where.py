@@ -44,6 +44,8 @@ PARTS: Final = (
     ("pipelines/publish.py", "", "publishing: copy and check"),
     ("pipelines/sync.py", "_fold_log", "DuckDB writing its log into the file"),
     ("pipelines/destination.py", "complete_load", "DuckDB merging rows"),
+    ("pipelines/destination.py", "commit", "DuckDB compressing and committing what was merged"),
+    ("pipelines/commits.py", "", "waiting for a commit"),
     ("pipelines/ledger.py", "", "ledger and receipts"),
     ("sources/_reading.py", "_wait", "waiting for rows"),
     ("sources/_reading.py", "next_ready", "waiting for rows"),
