@@ -9,6 +9,7 @@ import dlt
 import dlt.common.libs.pyarrow
 import duckdb
 from dlt.common.exceptions import SignalReceivedException
+from dlt.common.runtime import signals
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -122,9 +123,9 @@ class VendorLoader:
             raise LoadFailed(f"load failed: {_in_a_line(error)}") from error
 
     def _normalize_and_load(self) -> None:
-        self._step(self._pipeline.normalize)
+        self._undisturbed(self._pipeline.normalize)
         self.confirm()
-        self._step(self._pipeline.load)
+        self._undisturbed(self._pipeline.load)
         self._slices += 1
         if self._slices % SLICES_HELD == 0:
             give_back_large()
@@ -132,6 +133,17 @@ class VendorLoader:
             # whoever writes next, or publishes, says why it cannot
             with suppress(duckdb.Error), connect(self._warehouse.private_database) as con:
                 con.execute("CHECKPOINT")
+
+    def _undisturbed(self, step: Callable[[], object]) -> None:
+        """Take a step that dlt keeps signals from, and heed afterwards the one it would forget."""
+        with signals.intercepted_signals():
+            try:
+                self._step(step)
+            finally:
+                try:
+                    signals.raise_if_signalled()
+                except SignalReceivedException as received:
+                    raise Interrupted(received.signal_code) from None
 
     def _step(self, step: Callable[[], object]) -> None:
         try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
 import time
 import weakref
 from collections import Counter
@@ -19,6 +21,7 @@ from truth import ROOT_NAMES, Truth, check_ledger, query, writes
 
 from pipelines import checks, commits, destination, ledger, loading, sync
 from pipelines.database import connect, most_memory
+from pipelines.interrupt import Interrupted, signals_interrupt
 from pipelines.leftovers import LoadFailed
 from pipelines.loading import VendorLoader
 from pipelines.progress import SilentReporter
@@ -583,6 +586,31 @@ def test_a_vendor_that_fails_is_settled_after_its_last_commit(
         broken.setattr(ledger, "settle", noted)
         assert _sync_here(sandboxed, monkeypatch, "screendesk").exit_code == 1
     assert settled == [True]
+    assert _sync_here(sandboxed, monkeypatch).exit_code == 0
+    Truth(world).check(sandboxed.published)
+
+
+def test_a_signal_while_a_commit_is_under_way_lets_it_end(
+    sandboxed: Desk, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that is closed under a commit, and a process that ends with its lock let go and a thread still writing."""
+    monkeypatch.setitem(Reading.__init__.__kwdefaults__ or {}, "slice_rows", 40)
+    ended: list[bool] = []
+
+    def slow(_: str, commit: Callable[[], None]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        commit()
+        ended.append(True)
+
+    with monkeypatch.context() as broken:
+        _commit(broken, slow)
+        with signals_interrupt(), pytest.raises(Interrupted):
+            _sync_here(sandboxed, monkeypatch)
+        assert ended == [True]
+    with duckdb.connect(str(Warehouse(sandboxed.warehouse).private_database), read_only=True) as connection:
+        told = connection.execute("SELECT status FROM ops.runs ORDER BY started_at DESC LIMIT 1").fetchall()
+    assert told == [("interrupted",)]
     assert _sync_here(sandboxed, monkeypatch).exit_code == 0
     Truth(world).check(sandboxed.published)
 
