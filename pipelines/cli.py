@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from pipelines.interrupt import interruption_behind, signals_ignored, signals_interrupt
+from pipelines.left_out import leave_out
 from pipelines.memory import share_between_threads
 from pipelines.settings import SettingsError, configure_dlt
 
@@ -67,6 +68,7 @@ Level = Annotated[LogLevel, typer.Option("--log-level", help="How much to log on
 def main() -> None:
     """Run the command line; the process ends with one of the documented exit codes."""
     configure_dlt()
+    leave_out()
     # Arrow's own pool keeps what it once had, a hundred megabytes more in a long load
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     share_between_threads()

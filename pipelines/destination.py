@@ -176,6 +176,20 @@ class atomic_duckdb(dlt.destinations.duckdb):  # noqa: N801 - dlt names destinat
 
     spec = PrivateDatabase
 
+    def configuration(
+        self,
+        initial_config: DuckDbClientConfiguration,
+        accept_partial: bool = False,  # noqa: ARG002, FBT001, FBT002 - dlt's signature
+    ) -> DuckDbClientConfiguration:
+        """What was said where it was made, and no more; dlt would look through all settings, eleven times a load."""
+        config = initial_config or self.spec()
+        if not config.is_resolved():
+            config.update(self.config_params)
+            if not config.credentials.is_resolved():
+                config.credentials.resolve()
+            config.resolve()
+        return config
+
     def capabilities(
         self, config: DuckDbClientConfiguration | None = None, naming: NamingConvention | None = None
     ) -> DestinationCapabilitiesContext:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from pipelines.ledger import Receipt
 from pipelines.settings import VENDOR_NAMES
@@ -89,6 +88,8 @@ class BarReporter(Reporter):
     @contextmanager
     def watching(self, readings: Sequence[Reading]) -> Iterator[None]:
         """A bar for each table."""
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415 - a scheduled run has none
+
         progress = Progress(
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description:<28}"),

@@ -38,14 +38,14 @@ LOCAL: Final = (8, 0.0)
 DLT_ENVIRONMENT: Final = {
     # dlt reports usage to its makers by default
     "RUNTIME__DLTHUB_TELEMETRY": "false",
+    # dlt would write anew after each step what it noted of all steps before; the ledger says what a run did
+    "PIPELINES__ENABLE_RUNTIME_TRACE": "false",
     # says which load wrote a row
     "NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID": "true",
     # parquet files are read once, a moment after they are written
     "DATA_WRITER__COMPRESSION": "none",
     # a package that can never load would otherwise block every later run
     "LOAD__AUTO_ABORT_ON_TERMINAL_ERROR": "true",
-    # staged rows are not left behind in the database
-    "LOAD__TRUNCATE_STAGING_DATASET": "true",
     # loaded packages hold copies of personal data and would stay for ever
     "LOAD__DELETE_COMPLETED_JOBS": "true",
     # more brings nothing here (facts/dlt.md §7)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from sources._known import NONE, Marks
+from sources._known import NONE, Marks, count_distinct
 from sources._pages import ListPage
 from sources._plan import History, ListPlan, Outcome, Slice
 from sources._tables import Converter, Drift, Key, Page, Quarantined
@@ -221,7 +221,7 @@ class Comparer:
 
 def _newest_copies(rows: "Numbers", cursors: "Numbers") -> "Numbers":
     """Positions of the newest copy of each row, the last of equals, in order of their first appearance."""
-    if len(np.unique(rows)) == len(rows):
+    if count_distinct(rows) == len(rows):
         return np.arange(len(rows))
     newest: dict[int, int] = {}
     for position, row in enumerate(rows.tolist()):

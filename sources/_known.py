@@ -208,7 +208,7 @@ class Marks:
             flags = np.zeros(max(most, int(len(self._flags) * 1.5)), np.bool_)
             flags[: len(self._flags)] = self._flags
             self._flags = flags
-        self._count += int(np.count_nonzero(~self._flags[np.unique(numbers)]))
+        self._count += count_distinct(numbers[~self._flags[numbers]])
         self._flags[numbers] = True
 
     def has(self, numbers: Numbers) -> Flags:
@@ -226,6 +226,12 @@ class Marks:
         return flags
 
 
+def count_distinct(numbers: Numbers | Words) -> int:
+    """How many different numbers there are; numpy's own way imports its masked arrays first."""
+    ordered = np.sort(numbers)
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + bool(ordered.size)
+
+
 def words_of(hashes: pa.Array) -> Words:
     """The first eight bytes of hashes written as hexadecimal text of one length, of which none is null."""
     text = _bytes_of(hashes, 32)
@@ -236,7 +242,7 @@ def words_of(hashes: pa.Array) -> Words:
 
 def _first_places(high: Words, low: Words) -> tuple[Numbers, Numbers]:
     """Keys numbered in order of their first appearance, and where each number appears first."""
-    if len(np.unique(high ^ (low * _SPREAD))) == len(high):
+    if count_distinct(high ^ (low * _SPREAD)) == len(high):
         return np.arange(len(high)), np.arange(len(high))
     _, first, which = np.unique(np.stack([high, low], axis=1), axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)

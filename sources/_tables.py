@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -263,11 +263,7 @@ class Converter:
             keys = columns[self.table.columns.index(self.table.key_column)]
             lists = [self._private_items(i, items) for i, items in enumerate(lists)]
             drift = [(row, replace(found, path=self._privacy.path(found.path))) for row, found in drift]
-        salt = self._salt
-        hashes = pa.array(
-            [hashlib.blake2b(row, digest_size=16, key=salt).hexdigest() for row in _rows_as_bytes(columns, lists)],
-            pa.string(),
-        )
+        hashes = pa.array(_hashed(_rows_as_bytes(columns, lists), self._salt), pa.string())
         cursors, orders = self._instants(self.table.cursor, columns), self._instants(self.table.order, columns)
         if places is None:
             places = np.arange(len(keys))
@@ -529,6 +525,15 @@ def _places(lists: pa.ListArray) -> pa.Array:
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
     starts = np.cumsum(lengths) - lengths
     return pa.array(np.arange(lengths.sum()) - np.repeat(starts, lengths), pa.int64())
+
+
+def _hashed(rows: Iterable[bytes], salt: bytes) -> Iterator[str]:
+    begun = hashlib.blake2b(digest_size=16, key=salt)
+    for row in rows:
+        # a copy is made in three quarters of the time
+        one = begun.copy()
+        one.update(row)
+        yield one.hexdigest()
 
 
 def _rows_as_bytes(columns: Sequence[pa.Array], lists: Sequence[pa.ListArray]) -> list[bytes]:

@@ -162,3 +162,17 @@ def test_a_load_imports_nothing_for_the_sake_of_a_name(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path), "1", "never"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_dlt_keeps_no_notes_of_earlier_slices(tmp_path: Path) -> None:
+    """It writes them all anew after each slice: a first load would take longer and longer for each, and more memory."""
+    command = [
+        sys.executable,
+        "-c",
+        LOADER + "\nassert loader._pipeline.last_trace is None",
+        str(tmp_path),
+        "1",
+        "never",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

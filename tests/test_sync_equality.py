@@ -200,6 +200,23 @@ def test_empty_accounts_still_make_every_table_and_column(desk: Desk, serve: Ser
     assert all(stored.rows == [] for stored in stored_tables(desk.published).values())
 
 
+def test_a_published_file_holds_schemas_that_are_documented_and_no_others(sandboxed: Desk) -> None:
+    """What a loader makes for itself, such as empty staging schemas, stands in every list a BI tool shows."""
+    sandboxed.sync()
+    schemas = query(sandboxed.published, "SELECT schema_name FROM duckdb_schemas() WHERE database_name = 'deskhouse'")
+    assert {name for (name,) in schemas} - {"main", "information_schema", "pg_catalog"} == {
+        *("screendesk", "getscreen", "posthog", "analytics", "ops")
+    }
+
+
+def test_a_run_leaves_alone_what_it_has_no_use_for(sandboxed: Desk, tmp_path: Path) -> None:
+    """DuckDB, Arrow and httpx import what they find: a damaged pandas beside them would end every run."""
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "pandas.py").write_text("raise RuntimeError('pandas was imported')\n")
+    sandboxed.environment["PYTHONPATH"] = str(tmp_path / "beside")
+    sandboxed.sync()
+
+
 def test_records_without_a_key_are_counted_and_kept_aside(sandboxed: Desk, world: World) -> None:
     """A record that is dropped in silence, or stops the table, because nothing says which row it is."""
     world.screendesk.recordings.insert(uuid=None, title="no key")
