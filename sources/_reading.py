@@ -30,7 +30,7 @@ SLICE_SECONDS: Final = 60.0
 """A slow vendor's rows are committed at least this often."""
 BATCH_ROWS: Final = 20_480
 """Rows handed to the loader at a time: large enough for Arrow to pay, small enough to keep memory flat."""
-WAITING_BATCHES: Final = 8
+WAITING_BATCHES: Final = 4
 MOST_DRIFT: Final = 5_000
 """New fields told apart within a slice: a vendor that uses ids as names would send one for each record."""
 STOP_SECONDS: Final = 10.0
