@@ -41,8 +41,8 @@ FURTHER_PATHS: Final = ("*", "further fields", "any")
 """Path, kind and type of the drift that stands for new fields of a table beyond those that are named."""
 _END: Final = pa.scalar(b"\0", pa.binary())
 """Ends a value when a row is hashed: stored text holds no U+0000."""
-_NULL: Final = b"\xff"
-"""Stands for no value when a row is hashed: no byte of any text."""
+_JOINED: Final = pc.JoinOptions(null_handling="replace", null_replacement=b"\xff")
+"""When a row is hashed, a byte of no text stands for no value."""
 _NO_OBJECT: Final[dict[str, Any]] = {}
 
 
@@ -540,13 +540,13 @@ def _rows_as_bytes(columns: Sequence[pa.Array], lists: Sequence[pa.ListArray]) -
     """All values of each row in one run of bytes, different for different rows."""
     parts = [_as_bytes(array) for array in columns]
     for items in lists:
-        inner = pc.binary_join_element_wise(*map(_as_bytes, items.flatten().flatten()), _END)
+        inner = pc.binary_join_element_wise(*map(_as_bytes, items.flatten().flatten()), _END, options=_JOINED)
         # the number of items tells an empty list from one that holds an empty text
         parts += [
             _as_bytes(pc.list_value_length(items)),
             pc.binary_join(pa.ListArray.from_arrays(_offsets(items), inner), _END),
         ]
-    rows: list[bytes] = pc.binary_join_element_wise(*parts, _END).to_pylist()
+    rows: list[bytes] = pc.binary_join_element_wise(*parts, _END, options=_JOINED).to_pylist()
     return rows
 
 
@@ -555,4 +555,4 @@ def _as_bytes(array: pa.Array) -> pa.BinaryArray:
         array = array.cast(pa.int64())
     if not pa.types.is_string(array.type):
         array = array.cast(pa.string())
-    return array.cast(pa.binary()).fill_null(_NULL)
+    return array.cast(pa.binary())

@@ -568,7 +568,7 @@ def test_a_vendor_that_never_answers_holds_up_no_other() -> None:
 
 def test_vendors_that_are_ready_take_turns_and_each_is_named_until_it_has_ended() -> None:
     """Catches a vendor with much to load that leaves none of the others a turn, and one that is forgotten."""
-    sources = [reading(Vendor(listing(things(18), size=3)), slice_rows=3) for _ in range(2)]
+    sources = [reading(Vendor(listing(things(12), size=3)), slice_rows=3) for _ in range(2)]
 
     def run() -> list[int]:
         turns = []
