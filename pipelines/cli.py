@@ -19,7 +19,7 @@ from rich.console import Console
 
 from pipelines.interrupt import interruption_behind, signals_ignored, signals_interrupt
 from pipelines.left_out import leave_out
-from pipelines.memory import share_between_threads
+from pipelines.memory import importing, share_between_threads
 from pipelines.settings import SettingsError, configure_dlt
 
 if TYPE_CHECKING:
@@ -162,7 +162,10 @@ def sync(
     Safe to run at any time and as often as you like: only new and changed rows are written, a run that was cut off is
     finished by the next one, and dashboards keep reading the last complete version meanwhile.
     """
-    from pipelines import settings as config  # noqa: PLC0415
+    with importing("pipelines.sync"):
+        import pipelines.summary  # noqa: PLC0415
+        import pipelines.sync  # noqa: F401, PLC0415
+        from pipelines import settings as config  # noqa: PLC0415
 
     settings = config.load_settings()
     chosen = config.choose(settings, vendors or [])

@@ -107,9 +107,9 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyC
 
 
 @contextmanager
-def kept_open(path: Path) -> Iterator[None]:
+def kept_open(path: Path, *, read_only: bool = False) -> Iterator[None]:
     """Keep a database open: connections made meanwhile need not open it, and read its log, again."""
-    _held[path] = _once_free(path, lambda: _attached(path))
+    _held[path] = _once_free(path, lambda: _attached(path, read_only=read_only))
     try:
         yield
     finally:
@@ -126,16 +126,15 @@ def catalog(path: Path) -> str:
     return path.stem
 
 
-def _attached(path: Path) -> duckdb.DuckDBPyConnection:
+def _attached(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     # attached, since the size of row groups cannot be said where a file is opened
     connection = duckdb.connect(config={"temp_directory": f"{path}.tmp"})
     try:
         quoted = str(path).replace("'", "''")
         connection.execute("SET TimeZone = 'UTC'; PRAGMA disable_checkpoint_on_shutdown")
         connection.execute(LOADING)
-        connection.execute(
-            f"ATTACH '{quoted}' AS {catalog(path)} (STORAGE_VERSION '{STORAGE_VERSION}', ROW_GROUP_SIZE {ROW_GROUP})"
-        )
+        kind = "READ_ONLY" if read_only else f"STORAGE_VERSION '{STORAGE_VERSION}', ROW_GROUP_SIZE {ROW_GROUP}"
+        connection.execute(f"ATTACH '{quoted}' AS {catalog(path)} ({kind})")
         connection.execute(f"USE {catalog(path)}")
     except BaseException:
         connection.close()

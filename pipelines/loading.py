@@ -8,8 +8,13 @@ from typing import Final
 import dlt
 import dlt.common.libs.pyarrow
 import duckdb
+from dlt.common.configuration import resolve_configuration
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs import RuntimeConfiguration
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.exceptions import SignalReceivedException
 from dlt.common.runtime import signals
+from dlt.common.runtime.run_context import RunContext
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -20,6 +25,7 @@ from pipelines.interrupt import Interrupted
 from pipelines.leftovers import LoadFailed, has_leftovers
 from pipelines.memory import give_back_large
 from pipelines.publish import Warehouse
+from pipelines.settings import NO_LOG
 from sources._causes import causes_of
 from sources._reading import Reading
 from sources._resource import slice_source
@@ -30,6 +36,19 @@ SLICES_HELD: Final = 8
 """Slices after which the log is folded in: until then DuckDB keeps a megabyte of each in memory."""
 
 
+class _RunContext(RunContext):
+    """dlt's own, without what dlt sets up for reading vendors itself, nor plugins of its command line.
+
+    That is a client of its own, with requests and urllib3, and every package there is looked through: 40 ms of each load.
+    """
+
+    def initialize_runtime(self, runtime_config: RuntimeConfiguration | None = None) -> None:
+        """Read the settings; set up the rest as well where somebody wants to see dlt's log."""
+        self._runtime_config = runtime_config or resolve_configuration(RuntimeConfiguration())
+        if self._runtime_config.log_level != NO_LOG:
+            super().initialize_runtime(self._runtime_config)
+
+
 class VendorLoader:
     """Loads one vendor's tables into the schema named for it."""
 
@@ -37,6 +56,8 @@ class VendorLoader:
         self._vendor = vendor
         self._warehouse = warehouse
         self._slices = 0
+        if PluggableRunContext not in Container():
+            Container()[PluggableRunContext] = PluggableRunContext(_RunContext(None))
         database = warehouse.private_database
         credentials = DuckDbCredentials(
             held(database) or str(database),

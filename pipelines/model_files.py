@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 import yaml  # type: ignore[import-untyped]
 
 from pipelines.model_queries import query_of
@@ -127,8 +128,12 @@ class Model:
         return tuple(name for name in self.reads if not name.startswith(f"{SCHEMA}."))
 
 
-def load_models(folder: Path = MODELS_DIR) -> list[Model]:
+def load_models(folder: Path = MODELS_DIR, connection: duckdb.DuckDBPyConnection | None = None) -> list[Model]:
     """Read every model of a folder, sorted by name.
+
+    Args:
+        folder: where the models are.
+        connection: any DuckDB connection, where one is at hand: their queries are read with it.
 
     Raises:
         ModelFailed: a file is missing or cannot be read; the message names it and the fault.
@@ -138,7 +143,8 @@ def load_models(folder: Path = MODELS_DIR) -> list[Model]:
     for name in sorted(written.keys() ^ declared.keys()):
         there, missing = (f"{name}.sql", DECLARATIONS) if name in written else (DECLARATIONS, f"{name}.sql")
         raise ModelFailed(f"model {name}: {there} has it and {missing} does not; every model needs both", model=name)
-    return [_model(name, path.read_text(encoding="utf-8"), declared[name]) for name, path in written.items()]
+    queries = {name: path.read_text(encoding="utf-8") for name, path in written.items()}
+    return [_model(name, sql, declared[name], connection) for name, sql in queries.items()]
 
 
 def order(models: Sequence[Model]) -> list[Model]:
@@ -182,13 +188,13 @@ def _declarations(path: Path) -> dict[str, dict[str, Any]]:
     return content
 
 
-def _model(name: str, sql: str, entry: Mapping[str, Any]) -> Model:
+def _model(name: str, sql: str, entry: Mapping[str, Any], connection: duckdb.DuckDBPyConnection | None) -> Model:
     if not sql.startswith("-- one row per "):
         raise ModelFailed(
             f"model {name}: the first line of {name}.sql must say what a row is: -- one row per …", model=name
         )
     try:
-        query = query_of(sql)
+        query = query_of(sql, connection)
         _refuse_unknown("a model", entry, _MODEL_KEYS)
         columns = tuple(_column(column, about) for column, about in entry["columns"].items())
         grain = tuple(entry["grain"])

@@ -14,6 +14,8 @@ _FAR: Final = 20
 
 Node = dict[str, Any]
 
+_understood: "dict[str, Query]" = {}
+
 
 @dataclass(frozen=True)
 class Query:
@@ -24,28 +26,20 @@ class Query:
     reads_whole: tuple[str, ...]
 
 
-@functools.cache
-def query_of(sql: str) -> Query:
+def query_of(sql: str, connection: duckdb.DuckDBPyConnection | None = None) -> Query:
     """The tables a query reads, as `schema.name`, and the names in it; all sorted.
+
+    Args:
+        sql: the text.
+        connection: any DuckDB connection, where one is at hand.
 
     Raises:
         ValueError: the text is not one query, or names a table without its schema.
     """
-    ((answer,),) = _parser().execute(_TREE, [sql]).fetchall()
-    tree = json.loads(answer)
-    if tree["error"] and tree["error_type"] == "parser":
-        place = int(tree.get("position", 0))
-        line, near = sql.count("\n", 0, place) + 1, sql[place : place + _FAR].partition("\n")[0]
-        raise ValueError(f"the SQL cannot be read in line {line}, near {near!r}")
-    if tree["error"] or len(tree.get("statements", ())) != 1:
-        raise ValueError("it must be exactly one query")
-    nodes = list(_nodes(tree))
-    inner = {entry["key"] for node in nodes for entry in node.get("cte_map", {}).get("map", ())}
-    for table in _tables(nodes):
-        if "schema_name" not in table and table["table_name"] not in inner:
-            raise ValueError(f"it reads {table['table_name']!r} without naming a schema")
-    names = {text.lower() for text in _texts(tree)}
-    return Query(_names_of(nodes), tuple(sorted(names)), _read_whole(nodes))
+    if sql not in _understood:
+        ((answer,),) = (connection or _parser()).execute(_TREE, [sql]).fetchall()
+        _understood[sql] = _understand(sql, json.loads(answer))
+    return _understood[sql]
 
 
 @functools.cache
@@ -53,20 +47,36 @@ def _parser() -> duckdb.DuckDBPyConnection:
     return duckdb.connect()
 
 
-def _nodes(part: Any) -> Iterator[Node]:
-    """Every object in a part of the tree."""
-    if isinstance(part, dict):
-        yield part
-    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-        yield from _nodes(inner)
+def _understand(sql: str, tree: Node) -> Query:
+    if tree["error"] and tree["error_type"] == "parser":
+        place = int(tree.get("position", 0))
+        line, near = sql.count("\n", 0, place) + 1, sql[place : place + _FAR].partition("\n")[0]
+        raise ValueError(f"the SQL cannot be read in line {line}, near {near!r}")
+    if tree["error"] or len(tree.get("statements", ())) != 1:
+        raise ValueError("it must be exactly one query")
+    nodes, texts = _parts(tree)
+    inner = {entry["key"] for node in nodes for entry in node.get("cte_map", {}).get("map", ())}
+    for table in _tables(nodes):
+        if "schema_name" not in table and table["table_name"] not in inner:
+            raise ValueError(f"it reads {table['table_name']!r} without naming a schema")
+    return Query(_names_of(nodes), tuple(sorted({text.lower() for text in texts})), _read_whole(nodes))
 
 
-def _texts(part: Any) -> Iterator[str]:
-    """Every text in a part of the tree: names are among them, and where a text is no name, it does no harm as one."""
-    if isinstance(part, str):
-        yield part
-    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-        yield from _texts(inner)
+def _parts(tree: Any) -> tuple[list[Node], set[str]]:
+    """Every object in a part of the tree, and every text: names are among them, and one that is no name does no harm."""
+    nodes: list[Node] = []
+    texts: set[str] = set()
+    waiting = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            nodes.append(part)
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+        elif isinstance(part, str):
+            texts.add(part)
+    return nodes, texts
 
 
 def _tables(nodes: list[Node]) -> Iterator[Node]:
@@ -88,8 +98,8 @@ def _read_whole(nodes: list[Node]) -> tuple[str, ...]:
     starred = {
         name
         for node in nodes
-        if any(inner.get("type") == "STAR" for inner in _nodes(node.get("select_list")))
-        for name in _names_of(list(_nodes(node)))
+        if "select_list" in node and any(part.get("type") == "STAR" for part in _parts(node["select_list"])[0])
+        for name in _names_of(_parts(node)[0])
     }
     # the name of a table, where a column could stand, is all its columns
     alone = {

@@ -52,6 +52,8 @@ DLT_ENVIRONMENT: Final = {
     "LOAD__WORKERS": "4",
 }
 
+NO_LOG: Final = "CRITICAL"
+"""The level of dlt's log at which it says nothing."""
 
 N = TypeVar("N", int, float)
 
@@ -93,7 +95,7 @@ def configure_dlt() -> None:
     """Set what deskhouse needs of dlt; called before dlt is imported."""
     os.environ.update(DLT_ENVIRONMENT)
     # dlt's own log is for its developers; --log-level debug turns it on
-    os.environ.setdefault("RUNTIME__LOG_LEVEL", "CRITICAL")
+    os.environ.setdefault("RUNTIME__LOG_LEVEL", NO_LOG)
 
 
 def setting_name(key: str) -> str:

@@ -1,13 +1,11 @@
 """One run: lock, drain, read and load each vendor, settle the receipts, check, publish."""
 
-import gc
 import logging
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +23,7 @@ from pipelines.interrupt import interruption_behind
 from pipelines.ledger import Origin, Receipt
 from pipelines.leftovers import LoadFailed, has_leftovers
 from pipelines.lock import run_lock
+from pipelines.memory import importing
 from pipelines.permissions import keep_private, make_root, private_files
 from pipelines.progress import Reporter
 from pipelines.publish import (
@@ -145,8 +144,13 @@ def open_run(
     refuse_unsafe_layout(warehouse)
     make_root(warehouse.root)
     with private_files(), run_lock(warehouse.lock_file), ExitStack() as held:
-        refuse_other_account(warehouse, [settings.sources[v] for v in vendors])
-        settings = privacy.in_force(settings, warehouse, vendors, full=full)
+        with (
+            kept_open(warehouse.private_database, read_only=True)
+            if warehouse.private_database.exists()
+            else nullcontext()
+        ):
+            refuse_other_account(warehouse, [settings.sources[v] for v in vendors])
+            settings = privacy.in_force(settings, warehouse, vendors, full=full)
         keep_private(warehouse.work)
         result = RunResult(f"{clock():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}", clock(), skipped=settings.skipped)
         sweep_leftovers(warehouse)
@@ -234,16 +238,8 @@ def _origin(source: SourceSettings) -> Origin:
 
 def open_loader(warehouse: Warehouse, vendor: str) -> "VendorLoader":
     """What loads a vendor's tables; imports dlt, which a run that loads nothing does without."""
-    first = "pipelines.loading" not in sys.modules
-    if first:
-        # modules stay until the process ends: looking through dlt's for garbage, again and again, finds none
-        gc.disable()
-    try:
+    with importing("pipelines.loading"):
         from pipelines.loading import VendorLoader  # noqa: PLC0415
-    finally:
-        if first:
-            gc.freeze()
-            gc.enable()
     return VendorLoader(warehouse, vendor)
 
 

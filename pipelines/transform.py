@@ -162,7 +162,7 @@ def _run(
             if not force and _made_from(connection) == {everything}:
                 connection.rollback()
                 return ModelRun(seconds=time.perf_counter() - began, unchanged=True, inputs=everything)
-            models = order(load_models(folder))
+            models = order(load_models(folder, connection))
             _prepare(connection, models, timezone)
             inputs = Inputs(connection, models, timezone, raw)
             made, kept = _make_all(connection, models, inputs, timezone, force=force)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
+
+from pipelines.memory import importing
 
 # a buffer is freed once; then ten of 8 MB, each followed by a small piece that stays
 HOLES = """
@@ -47,3 +52,13 @@ def test_large_pieces_leave_no_holes_once_they_are_given_back() -> None:
     assert left <= 2
     # shows that there is something to give back, or the test would catch nothing
     assert kept >= 60
+
+
+def test_garbage_is_looked_for_again_once_a_module_is_there_or_cannot_be() -> None:
+    """A run of hours that never collects what is left in circles, because importing something went wrong."""
+    for module in ("colorsys", "no_such_module"):
+        sys.modules.pop(module, None)
+        with suppress(ModuleNotFoundError), importing(module):
+            assert not gc.isenabled()
+            importlib.import_module(module)
+        assert gc.isenabled()

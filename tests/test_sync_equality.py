@@ -209,12 +209,19 @@ def test_a_published_file_holds_schemas_that_are_documented_and_no_others(sandbo
     }
 
 
-def test_a_run_leaves_alone_what_it_has_no_use_for(sandboxed: Desk, tmp_path: Path) -> None:
-    """DuckDB, Arrow and httpx import what they find: a damaged pandas beside them would end every run."""
-    (tmp_path / "beside").mkdir()
-    (tmp_path / "beside" / "pandas.py").write_text("raise RuntimeError('pandas was imported')\n")
-    sandboxed.environment["PYTHONPATH"] = str(tmp_path / "beside")
+@pytest.mark.parametrize("package", ["pandas", "requests", "plugin"])
+def test_a_run_leaves_alone_what_it_has_no_use_for(sandboxed: Desk, tmp_path: Path, package: str) -> None:
+    """DuckDB, Arrow, httpx and dlt import what they find: one that is damaged would end every run, or be slow to come."""
+    beside = tmp_path / "beside"
+    about = beside / "plugin-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[dlt]\nplugin = plugin\n")
+    imported = tmp_path / "imported"
+    (beside / f"{package}.py").write_text(f"open({str(imported)!r}, 'w').close()\nraise RuntimeError\n")
+    sandboxed.environment["PYTHONPATH"] = str(beside)
     sandboxed.sync()
+    assert not imported.exists()
 
 
 def test_records_without_a_key_are_counted_and_kept_aside(sandboxed: Desk, world: World) -> None:
