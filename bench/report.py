@@ -106,7 +106,7 @@ def machine(results: Results) -> str:
     memory = psutil.virtual_memory().total / 2**30
     return (
         f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(results.began))} UTC, commit {run.stdout.strip() or '?'}, "
-        f"{results.runs} alternating runs, medians, {(time.time() - results.began) / 60:.0f} minutes in all.\n"
+        f"{results.runs} alternating runs and more of the short ones, medians, {(time.time() - results.began) / 60:.0f} minutes in all.\n"
         f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB; {platform.system()} {platform.release()}; "
         f"load average {results.load_before:.1f} before, {os.getloadavg()[0]:.1f} after.\n"
         f"Python {platform.python_version()}, {packages}, nginx {nginx}."
