@@ -53,8 +53,10 @@ simulate: $(VENV)/.dev ## play 5,000 histories of moving, failing vendors agains
 faults: $(VENV)/.dev ## 36 faults in turn, with nothing lost; SEEDS=20 for the long form
 	@cd tests && ../$(RUN)/python -m faults --seeds $${SEEDS:-1} --jobs 2
 
-bench: $(VENV)/.dev ## deskhouse, its peers and the limit on one server; writes bench/RESULTS.md (half an hour; needs nginx-light)
+bench: $(VENV)/.dev ## deskhouse, its peers and the limit on one server; writes bench/RESULTS.md (three quarters of an hour; needs nginx-light)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target bench/.pandas pandas
+	@$(RUN)/python -m venv bench/.dlt
+	@bench/.dlt/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "dlt[duckdb,parquet]"
 	@$(RUN)/python bench/run.py
 
 lock: $(VENV)/.dev ## resolve the dependencies of pyproject.toml anew and write both lock files
@@ -64,7 +66,7 @@ lock: $(VENV)/.dev ## resolve the dependencies of pyproject.toml anew and write 
 		--no-header --no-annotate --quiet --constraints requirements.lock --output-file requirements-dev.lock
 
 clean: ## remove the virtual environment, caches and the demo's data; never a warehouse
-	rm -rf $(VENV) .venv-dbt bench/.pandas demo-warehouse .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-dbt bench/.pandas bench/.dlt demo-warehouse .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

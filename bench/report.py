@@ -13,7 +13,7 @@ from importlib.metadata import distributions
 from typing import TYPE_CHECKING
 
 import psutil
-from contestants.commands import CONTESTANTS, PANDAS
+from contestants.commands import CONTESTANTS, DLT, PANDAS
 from dataset import REPOSITORY, Dataset
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def machine(results: Results) -> str:
     # pandas lies in a folder of its own, for the plain script alone
     found = {d.name: d.version for d in distributions(path=[*sys.path, str(PANDAS)]) if d.name in _PACKAGES}
     packages = ", ".join(f"{name} {found.get(name, '(not there)')}" for name in _PACKAGES)
+    installed = {d.name: d.version for d in distributions(path=[str(path) for path in DLT.glob("lib/*/site-packages")])}
+    beside = ", ".join(f"{name} {installed.get(name, '(not there)')}" for name in ("dlt", "duckdb", "sqlglot"))
     told = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr
     nginx = told.strip().rpartition("/")[2]
     memory = psutil.virtual_memory().total / 2**30
@@ -109,7 +111,7 @@ def machine(results: Results) -> str:
         f"{results.runs} alternating runs and more of the short ones, medians, {(time.time() - results.began) / 60:.0f} minutes in all.\n"
         f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB; {platform.system()} {platform.release()}; "
         f"load average {results.load_before:.1f} before, {os.getloadavg()[0]:.1f} after.\n"
-        f"Python {platform.python_version()}, {packages}, nginx {nginx}."
+        f"Python {platform.python_version()}, {packages}, nginx {nginx}. dlt as pip installs it: {beside}."
     )
 
 

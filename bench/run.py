@@ -94,11 +94,11 @@ def _plan(options: argparse.Namespace) -> list[tuple[str, Dataset, bool, list[st
         if part == "first":
             plan += [("first", Dataset("screendesk", size), False, chosen, options.runs) for size in options.sizes]
         elif part == "slow":
-            # with defaults dlt waits as long as tuned and then works longer: the faster one stands for both
-            among = [name for name in chosen if name != "dlt"]
+            # with defaults dlt waits as long as tuned and then works longer: the faster one stands for all
+            among = [name for name in chosen if name not in {"dlt", "dlt-older"}]
             plan.append(("slow", Dataset("screendesk", max(options.sizes)), True, among, options.runs))
         elif part == "meetings":
-            among = [name for name in chosen if name != "plain"]
+            among = [name for name in chosen if name not in {"plain", "dlt-older"}]
             plan.append(("meetings", Dataset("posthog", options.meetings), False, among, options.runs))
         elif part == "quiet":
             plan.append(("quiet", Dataset("screendesk", max(options.sizes)), False, [], options.runs * QUIET_TURNS))

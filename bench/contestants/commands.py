@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).resolve().parent
 PANDAS = REPOSITORY / "bench/.pandas"
+DLT = REPOSITORY / "bench/.dlt"
+"""A virtual environment with dlt as `pip install "dlt[duckdb,parquet]"` gives it, which brings a newer DuckDB than deskhouse uses."""
 _SLOW_BATCH = str(64 << 20)
 # in the order they run; what it is, how its tables are laid out, its script and options
 CONTESTANTS: dict[str, tuple[str, str, Sequence[str]]] = {
@@ -28,7 +30,9 @@ CONTESTANTS: dict[str, tuple[str, str, Sequence[str]]] = {
     "plain": ("plain script: httpx, json_normalize, DuckDB", "plain", ("plain_script.py",)),
     "dlt-tuned": ("dlt rest_api, tuned", "dlt", ("dlt_rest_api.py", "--tuned")),
     "dlt": ("dlt rest_api, defaults", "dlt", ("dlt_rest_api.py",)),
+    "dlt-older": ("dlt rest_api, defaults, with deskhouse's DuckDB", "dlt", ("dlt_rest_api.py",)),
 }
+_AS_INSTALLED = frozenset({"dlt-tuned", "dlt"})
 
 
 def first_load(name: str, data: Dataset, address: str, folder: Path, *, slow: bool) -> tuple[Cost, str]:
@@ -42,13 +46,17 @@ def first_load(name: str, data: Dataset, address: str, folder: Path, *, slow: bo
         return cost, verify("deskhouse", data, published(folder))
     _, layout, (script, *options) = CONTESTANTS[name]
     database = folder / "loaded.duckdb"
-    command = [sys.executable, str(_HERE / script), *options, "--vendor", data.vendor]
+    python = str(DLT / "bin/python") if name in _AS_INSTALLED else sys.executable
+    command = [python, str(_HERE / script), *options, "--vendor", data.vendor]
     command += ["--url", address + LIST_PATHS[data.vendor], "--database", str(database)]
     if layout == "limit" and slow:
         command += ["--batch", _SLOW_BATCH]
     # pandas is kept out of everybody else's way: Arrow imports it wherever it finds it
     shelf = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{PANDAS}"} if name == "plain" else {}
     cost = timed(command, cwd=folder, env={**environment(), **shelf})
+    if name in _AS_INSTALLED:
+        written, database = database, folder / "older.duckdb"
+        timed([python, str(_HERE / "older_format.py"), str(written), str(database)], cwd=folder, env=environment())
     return cost, verify(layout, data, database)
 
 
