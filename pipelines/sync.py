@@ -402,7 +402,7 @@ class _Run:
         with connect(self._database) as con, limited(con, CACHE_MEMORY):
             readings = [self._open_reading(vendor) for vendor in vendors]
         for vendor in (reading.vendor for reading in readings if reading.is_first):
-            # there will be rows to load, and importing dlt while pages are read takes three times as long
+            # there will be rows to load, and importing dlt while pages are read takes three times as long; see LOAD_LATER_SECONDS
             self._loader(vendor)
         with self._reporter.watching(readings), side_by_side(readings) as next_ready:
             while (reading := next_ready()) is not None:

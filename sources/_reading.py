@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,9 @@ BATCH_ROWS: Final = 20_480
 WAITING_BATCHES: Final = 4
 MOST_DRIFT: Final = 5_000
 """New fields told apart within a slice: a vendor that uses ids as names would send one for each record."""
+LOAD_LATER_SECONDS: Final = 1.0
+"""How long reading goes on undisturbed once there is a first row to load, where there may be none: importing what loads it
+takes from reading as much time as it takes, and half as much again. A vendor that takes longer leaves time enough."""
 STOP_SECONDS: Final = 10.0
 WAKE_SECONDS: Final = 1.0
 
@@ -51,6 +55,7 @@ class Feed:
     drift: dict[Drift, int] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
     finished: bool = False
+    handed_out: bool = False
     _held: Slice | None = None
     _task: "asyncio.Task[None] | None" = None
     _release: Callable[[], object] = field(default=lambda: None)
@@ -91,6 +96,10 @@ class Feed:
                 return piece is not None
             self._pass_over(piece)
 
+    def is_held_up(self) -> bool:
+        """Whether as much waits to be taken as may wait."""
+        return self.slices.qsize() >= WAITING_BATCHES
+
     def take_noted(self) -> tuple[dict[Drift, int], list[Quarantined]]:
         """Drift and quarantine noted since the last call."""
         noted = self.drift, self.quarantined
@@ -100,6 +109,7 @@ class Feed:
     def hand_out(self, piece: "Slice | BaseException | None") -> None:
         """Give the loader a piece, the failure that ended the reading, or None at the end of the table."""
         self.slices.put(piece)
+        self.handed_out = self.handed_out or not isinstance(piece, Slice)
         self._news.set()
 
     def _pass_over(self, piece: Slice) -> None:
@@ -166,6 +176,8 @@ class Reading:
         self.feeds = {t.name: Feed(t, Outcome(t, clock())) for t in tables}
         self._thread = threading.Thread(target=self._run, name=f"reading-{self.vendor}", daemon=True)
         self._started = self.ended = False
+        self._load_later = 0.0 if self.is_first else LOAD_LATER_SECONDS
+        self._first_row_at: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = threading.Event()
@@ -212,9 +224,20 @@ class Reading:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a row to load, or everything has been read."""
+        """Whether it is time to load a row, or everything has been read.
+
+        The first row waits until nothing more can be read, or until reading has gone on for a while; where a vendor is
+        read for the first time, there will be many, and none waits.
+        """
         waiting = [feed.rows_waiting() for feed in self.feeds.values()]
-        return True in waiting or None not in waiting
+        if True not in waiting:
+            return None not in waiting
+        feeds, now = self.feeds.values(), time.monotonic()
+        if self._first_row_at is None:
+            self._first_row_at = now
+        if all(feed.handed_out for feed in feeds) or any(feed.is_held_up() for feed in feeds):
+            self._load_later = 0.0
+        return now - self._first_row_at >= self._load_later
 
     def tell(self, news: threading.Event) -> None:
         """Set `news` whenever something may have become ready."""

@@ -360,14 +360,16 @@ def test_a_cursor_in_the_future_does_not_speak_for_the_table() -> None:
 # ---- the reading thread
 
 
-def reading(*vendors: Vendor, plans: Callable[[Any], Any] | None = None, **limits: Any) -> Reading:
+def reading(
+    *vendors: Vendor, plans: Callable[[Any], Any] | None = None, read_before: bool = False, **limits: Any
+) -> Reading:
     configured = SourceSettings("screendesk", "t", "http://127.0.0.1", 2, 0.0)
     return Reading(
         configured,
         lambda: screendesk.open_client(configured, httpx.MockTransport(lambda _: httpx.Response(500)), RetryPolicy(1)),
         plans or (lambda _: [v.plan for v in vendors]),
         [v.table for v in vendors],
-        {},
+        {v.table.qualified_name: History(last_full_at=START) for v in vendors} if read_before else {},
         **limits,
     )
 
@@ -602,6 +604,72 @@ def test_a_bug_in_one_vendors_reading_reaches_the_loader_and_ends_them_all() -> 
 
     assert isinstance(in_time(run), ZeroDivisionError)
     assert alive(silent, broken) == [False, False]
+
+
+class Pausing(Vendor):
+    """Goes on after its first pages only when told to."""
+
+    def __init__(self, pages: list[ListPage]) -> None:
+        super().__init__(pages)
+        self.may_go_on = threading.Event()
+
+    async def walk(self, traffic: Traffic) -> AsyncGenerator[ListPage, None]:
+        async for page in super().walk(traffic):
+            yield page
+        while not self.may_go_on.is_set():  # noqa: ASYNC110 - set from another thread
+            await asyncio.sleep(0.001)
+
+
+def first_rows(source: Reading) -> None:
+    """Wait until rows of a reading wait to be loaded."""
+    while not source.feeds["things"].rows_waiting():
+        threading.Event().wait(0.001)
+
+
+def test_the_first_row_of_a_vendor_read_before_waits_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a loader that is imported in the middle of a reading that may bring one row, and takes its time from it."""
+    monkeypatch.setattr("sources._reading.LOAD_LATER_SECONDS", 3600.0)
+    vendor = Pausing(listing(things(3)))
+
+    def run() -> list[bool]:
+        with reading(vendor, read_before=True) as source:
+            first_rows(source)
+            early = source.ready
+            vendor.may_go_on.set()
+            source._thread.join(PATIENCE)
+            return [early, source.ready]
+
+    assert in_time(run) == [False, True]
+
+
+@pytest.mark.parametrize(("seconds", "read_before"), [(3600.0, False), (0.01, True)])
+def test_rows_wait_neither_at_a_first_reading_nor_for_ever(
+    monkeypatch: pytest.MonkeyPatch, *, seconds: float, read_before: bool
+) -> None:
+    """Catches rows of a vendor that reads for hours, or has stopped answering, that are loaded only at its end."""
+    monkeypatch.setattr("sources._reading.LOAD_LATER_SECONDS", seconds)
+    vendor = Pausing(listing(things(3)))
+
+    def run() -> bool:
+        with reading(vendor, read_before=read_before) as source:
+            first_rows(source)
+            while not source.ready:
+                threading.Event().wait(0.001)
+            return True
+
+    assert in_time(run) is True
+
+
+def test_a_reading_that_may_not_go_on_until_rows_are_taken_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a loader and a reading that wait for each other."""
+    monkeypatch.setattr("sources._reading.LOAD_LATER_SECONDS", 3600.0)
+    vendor = Pausing(listing(things(300), size=3))
+
+    def run() -> bool:
+        with reading(vendor, read_before=True, slice_rows=3) as source, side_by_side([source]) as next_ready:
+            return next_ready() is source
+
+    assert in_time(run) is True
 
 
 # ---- whole vendors
