@@ -224,6 +224,14 @@ def test_a_run_leaves_alone_what_it_has_no_use_for(sandboxed: Desk, tmp_path: Pa
     assert not imported.exists()
 
 
+def test_dlts_own_log_can_be_had(sandboxed: Desk, world: World) -> None:
+    """A load that goes wrong within dlt, and a debug log that says nothing of it; or one that is always there."""
+    silent = sandboxed.run("sync")
+    world.live_a_day()
+    told = sandboxed.run("sync", "--log-level", "debug")
+    assert ("|dlt|load.py|" in told.output, "|dlt|" in silent.output) == (True, False)
+
+
 def test_records_without_a_key_are_counted_and_kept_aside(sandboxed: Desk, world: World) -> None:
     """A record that is dropped in silence, or stops the table, because nothing says which row it is."""
     world.screendesk.recordings.insert(uuid=None, title="no key")
