@@ -1,4 +1,4 @@
-"""What the C library keeps of memory that is free again; measured where the C library is glibc."""
+"""What the C library keeps of memory that is free again, measured where it is glibc; and when Python looks for garbage."""
 
 from __future__ import annotations
 

@@ -47,6 +47,8 @@ def first_load(name: str, data: Dataset, address: str, folder: Path, *, slow: bo
     _, layout, (script, *options) = CONTESTANTS[name]
     database = folder / "loaded.duckdb"
     python = str(DLT / "bin/python") if name in _AS_INSTALLED else sys.executable
+    if not Path(python).exists():
+        raise Failed(f"{name} needs {DLT}, which `make bench` makes")
     command = [python, str(_HERE / script), *options, "--vendor", data.vendor]
     command += ["--url", address + LIST_PATHS[data.vendor], "--database", str(database)]
     if layout == "limit" and slow:
