@@ -25,9 +25,10 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
 from pipelines import ledger, privacy  # noqa: E402 - found through the path above
 from pipelines.database import connect, kept_open, on_threads  # noqa: E402
 from pipelines.declare import declare_tables  # noqa: E402
-from pipelines.publish import Warehouse, publish  # noqa: E402
+from pipelines.publish import publish  # noqa: E402
 from pipelines.sync import ALL_TABLES, MODELS_MEMORY  # noqa: E402
 from pipelines.transform import run_models  # noqa: E402
+from pipelines.warehouse import Warehouse  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -42,6 +42,7 @@ PARTS: Final = (
     ("pipelines/transform.py", "", "analytics tables and their checks"),
     ("pipelines/checks.py", "", "checks of keys, parents and lists"),
     ("pipelines/publish.py", "", "publishing: copy and check"),
+    ("pipelines/copies.py", "", "publishing: copy and check"),
     ("pipelines/sync.py", "_fold_log", "DuckDB writing its log into the file"),
     ("pipelines/destination.py", "complete_load", "DuckDB merging rows"),
     ("pipelines/destination.py", "commit", "DuckDB compressing and committing what was merged"),

@@ -427,7 +427,7 @@ def _explained(settings: "Settings", run: "Callable[[], int]") -> int:
 
     from pipelines.database import DatabaseLocked  # noqa: PLC0415
     from pipelines.lock import LockHeld  # noqa: PLC0415
-    from pipelines.publish import PublishError  # noqa: PLC0415
+    from pipelines.warehouse import PublishError  # noqa: PLC0415
 
     try:
         return run()

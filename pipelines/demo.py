@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 
 from pipelines import settings as config
-from pipelines.publish import Warehouse
+from pipelines.warehouse import Warehouse
 from sandbox.server import SandboxServer
 from sandbox.world import World
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipelines import privacy, rewrite
 from pipelines.database import connect
-from pipelines.publish import Warehouse, current_generation
 from pipelines.settings import Settings, SettingsError
 from pipelines.sync import ALL_TABLES, RunResult, open_run
+from pipelines.warehouse import Warehouse, current_generation
 from sources._privacy import FULL, Policy
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """What dlt left behind, told without importing dlt: a run that loads nothing does without that third of a second."""
 
-from pipelines.publish import Warehouse
+from pipelines.warehouse import Warehouse
 
 
 class LoadFailed(Exception):

@@ -24,8 +24,8 @@ from pipelines.destination import atomic_duckdb
 from pipelines.interrupt import Interrupted
 from pipelines.leftovers import LoadFailed, has_leftovers
 from pipelines.memory import give_back_large
-from pipelines.publish import Warehouse
 from pipelines.settings import NO_LOG
+from pipelines.warehouse import Warehouse
 from sources._causes import causes_of
 from sources._reading import Reading
 from sources._resource import slice_source

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import duckdb
 
 from pipelines import settings as config
-from pipelines.publish import Generation, Warehouse, current_generation
+from pipelines.warehouse import Generation, Warehouse, current_generation
 
 if TYPE_CHECKING:
     from types import TracebackType

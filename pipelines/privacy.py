@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 
 from pipelines.database import connect
 from pipelines.permissions import create_private
-from pipelines.publish import Warehouse, current_generation
 from pipelines.settings import Settings, SettingsError, setting_name, settings_sections, text_setting
+from pipelines.warehouse import Warehouse, current_generation
 from sources._known import words_of
 from sources._privacy import PROFILES, STANDARD, Action, Deed, Policy, needed_dates
 from sources._schema import EXTRA, LIST_INDEX, LOAD_ID, ChildTable, Privacy, Table, Type, arrow_schema, every_table

@@ -21,9 +21,9 @@ from pipelines import ledger
 from pipelines.database import connect
 from pipelines.leftovers import LoadFailed
 from pipelines.progress import Reporter
-from pipelines.publish import Generation, Warehouse, current_generation
 from pipelines.settings import VENDORS, Settings, SettingsError
 from pipelines.sync import RunResult, open_run, tables_of
+from pipelines.warehouse import Generation, Warehouse, current_generation
 from sources._body import parse
 from sources._known import NONE, Known
 from sources._plan import Slice

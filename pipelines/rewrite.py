@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 
 from pipelines.database import STORAGE_VERSION, open_database
-from pipelines.publish import Generation, PublishError, Warehouse, publish
+from pipelines.publish import publish
+from pipelines.warehouse import Generation, PublishError, Warehouse
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 
 from pipelines.database import connect
 from pipelines.lock import LockNote, lock_holder
-from pipelines.publish import Generation, Warehouse, current_generation
+from pipelines.warehouse import Generation, Warehouse, current_generation
 
 
 @dataclass(frozen=True)

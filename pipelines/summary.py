@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from pipelines.ledger import Receipt
-from pipelines.publish import Warehouse
 from pipelines.settings import SECRET_KEYS, VENDOR_NAMES, Settings, setting_name
 from pipelines.sync import RunResult
+from pipelines.warehouse import Warehouse
 
 
 def as_dict(result: RunResult, settings: Settings) -> dict[str, Any]:

@@ -26,19 +26,11 @@ from pipelines.lock import run_lock
 from pipelines.memory import importing
 from pipelines.permissions import keep_private, make_root, private_files
 from pipelines.progress import Reporter
-from pipelines.publish import (
-    Generation,
-    PublishError,
-    Warehouse,
-    current_generation,
-    is_published,
-    publish,
-    refuse_unsafe_layout,
-    restore_private,
-    sweep_leftovers,
-)
+from pipelines.publish import is_published, publish
+from pipelines.restore import restore_private, sweep_leftovers
 from pipelines.settings import VENDOR_NAMES, VENDORS, Settings, SettingsError, setting_name
 from pipelines.transform import ModelFailed, ModelTooLarge, run_models
+from pipelines.warehouse import Generation, PublishError, Warehouse, current_generation, refuse_unsafe_layout
 from sources import getscreen, posthog, screendesk
 from sources._errors import WrongSetting
 from sources._privacy import STANDARD, Policy

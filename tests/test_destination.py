@@ -21,7 +21,7 @@ configure_dlt()
 from pipelines import destination, ledger
 from pipelines.declare import declare_tables
 from pipelines.loading import VendorLoader
-from pipelines.publish import Warehouse
+from pipelines.warehouse import Warehouse
 from pipelines.sync import ALL_TABLES
 from sources._http import ApiClient, Credential
 from sources._pages import ListPage

@@ -14,7 +14,7 @@ from truth import Truth
 
 from pipelines import database
 from pipelines.database import DatabaseLocked, connect
-from pipelines.publish import Warehouse
+from pipelines.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,18 +21,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import copies
 from pipelines import publish as module
 from pipelines.database import connect
-from pipelines.publish import (
-    Generation,
-    PublishError,
-    Warehouse,
-    current_generation,
-    is_published,
-    publish,
-    restore_private,
-    sweep_leftovers,
-)
+from pipelines.publish import _expendable, is_published, publish
+from pipelines.restore import restore_private, sweep_leftovers
+from pipelines.warehouse import Generation, PublishError, Warehouse, current_generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -388,7 +382,7 @@ def test_a_full_disk_costs_no_reader_anything_and_leaves_no_half_copy(
 ) -> None:
     small_disk.last_published.unlink()
     if not known:
-        monkeypatch.setattr(module, "_require_space", lambda *_: None)
+        monkeypatch.setattr(copies, "_require_space", lambda *_: None)
     size = small_disk.private_database.stat().st_size
     with pytest.raises(PublishError, match=f"the disk is full: this copy needs {size:,} bytes and") as refused:
         publish(small_disk, "run-2")
@@ -409,8 +403,8 @@ def test_blocks_that_the_file_system_shares_are_not_copied_again_or_counted_as_s
         os.pwrite(target.fileno(), os.pread(source, os.fstat(source).st_size, 0), 0)
 
     monkeypatch.setattr(fcntl, "ioctl", clone)
-    monkeypatch.setattr(module, "_require_space", lambda *_: pytest.fail("asked for space"))
-    monkeypatch.setattr(module, "_copy_bytes", lambda *_: pytest.fail("copied again"))
+    monkeypatch.setattr(copies, "_require_space", lambda *_: pytest.fail("asked for space"))
+    monkeypatch.setattr(copies, "_copy_bytes", lambda *_: pytest.fail("copied again"))
     publish(warehouse, "run")
     assert _rows(warehouse.published_database) == 10
 
@@ -435,7 +429,8 @@ import sys
 from itertools import count
 from pathlib import Path
 from datetime import timedelta
-from pipelines.publish import Warehouse, publish
+from pipelines.publish import publish
+from pipelines.warehouse import Warehouse
 print("ready", flush=True)
 for number in count():
     publish(Warehouse(Path(sys.argv[1])), f"killed-{number}", min_age=timedelta())
@@ -445,7 +440,8 @@ _PUBLISH_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from datetime import timedelta
-from pipelines.publish import Warehouse, publish
+from pipelines.publish import publish
+from pipelines.warehouse import Warehouse
 steps = ["os.mkdir", "os.rename", "os.symlink", "os.remove", "shutil.rmtree", "os.rmdir"]
 left = int(sys.argv[2])
 def die(event, arguments):
@@ -569,7 +565,7 @@ def test_no_mix_of_times_prunes_the_current_a_young_or_a_newer_generation_than_i
     present = [_generation(minute, complete=minute not in broken) for minute in minutes]
     current = data.draw(st.sampled_from(present))
     min_age = timedelta(minutes=age)
-    dropped = module._expendable(present, current.name, NOON, keep=keep, min_age=min_age)
+    dropped = _expendable(present, current.name, NOON, keep=keep, min_age=min_age)
     kept = [one for one in present if one not in dropped]
     assert current in kept
     assert all(NOON - one.published_at >= min_age for one in dropped)

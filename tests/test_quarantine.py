@@ -17,8 +17,8 @@ from truth import ROOT_NAMES, ROOTS, Truth, check_ledger, query
 from pipelines import ledger, quarantine
 from pipelines.lock import run_lock
 from pipelines.progress import SilentReporter
-from pipelines.publish import Warehouse
 from pipelines.settings import Settings
+from pipelines.warehouse import Warehouse
 from sources._schema import every_table
 from sources._tables import Converter
 from sources.screendesk.tables import RECORDINGS, USERS

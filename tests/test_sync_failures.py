@@ -25,8 +25,8 @@ from pipelines.interrupt import Interrupted, signals_interrupt
 from pipelines.leftovers import LoadFailed
 from pipelines.loading import VendorLoader
 from pipelines.progress import SilentReporter
-from pipelines.publish import Warehouse
 from pipelines.settings import Settings, load_settings
+from pipelines.warehouse import Warehouse
 from sandbox.faults import Fault
 from sandbox.posthog.account import PosthogSettings
 from sandbox.world import World

@@ -69,12 +69,12 @@ POINTS = {
     "modelling": Point("pipelines.transform", "_make"),
     "modelled": Point("pipelines.sync", "run_models"),
     "closed": Point("pipelines.ledger", "end_run"),
-    "copied": Point("pipelines.publish", "_copy"),
-    "verified": Point("pipelines.publish", "_verify"),
+    "copied": Point("pipelines.publish", "copy_file"),
+    "verified": Point("pipelines.publish", "verify_copy"),
     "renamed": Point("pipelines.publish", "_flip", before=True),
     "linked": Point("pathlib:Path", "replace", before=True, where=_named(".tmp-current-")),
     "flipped": Point("pipelines.publish", "_flip"),
-    "pruning": Point("pipelines.publish", "_remove", before=True, where=_named(".tmp-2")),
+    "pruning": Point("pipelines.publish", "remove", before=True, where=_named(".tmp-2")),
     "pruned": Point("pipelines.publish", "_prune"),
 }
 """In the order in which a run meets them."""

@@ -17,8 +17,8 @@ from truth import reading
 from pipelines import ledger, sync
 from pipelines.loading import VendorLoader
 from pipelines.progress import SilentReporter
-from pipelines.publish import Warehouse, current_generation
 from pipelines.settings import DLT_ENVIRONMENT, Settings
+from pipelines.warehouse import Warehouse, current_generation
 from simulation.engine import NEVER, Killed
 from simulation.judge import Wrong, state_of
 
