@@ -19,7 +19,7 @@ from pipelines.database import connect
 from pipelines.settings import Settings, SettingsError
 from pipelines.sync import ALL_TABLES, RunResult, open_run
 from pipelines.warehouse import Warehouse, current_generation
-from sources._privacy import FULL, Policy
+from sources._policy import FULL, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

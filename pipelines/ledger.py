@@ -18,7 +18,7 @@ from pipelines.database import connect
 from sources._http import Traffic
 from sources._known import NONE, Known, words_of
 from sources._plan import History, Outcome
-from sources._privacy import TOMBSTONE
+from sources._policy import TOMBSTONE
 from sources._redact import Redactor
 from sources._schema import Privacy, Table
 from sources._tables import FURTHER_PATHS, NEW_FIELD, Drift, Quarantined

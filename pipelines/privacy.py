@@ -23,7 +23,7 @@ from pipelines.permissions import create_private
 from pipelines.settings import Settings, SettingsError, setting_name, settings_sections, text_setting
 from pipelines.warehouse import Warehouse, current_generation
 from sources._known import words_of
-from sources._privacy import PROFILES, STANDARD, Action, Deed, Policy, needed_dates
+from sources._policy import PROFILES, STANDARD, Action, Deed, Policy, needed_dates
 from sources._schema import EXTRA, LIST_INDEX, LOAD_ID, ChildTable, Privacy, Table, Type, arrow_schema, every_table
 from sources._tables import Converter, list_array
 from sources._values import canonical

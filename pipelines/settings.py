@@ -18,7 +18,7 @@ from pipelines.permissions import Access
 from sources._settings import SourceSettings
 
 if TYPE_CHECKING:
-    from sources._privacy import Policy
+    from sources._policy import Policy
 
 VENDORS: Final = ("screendesk", "getscreen", "posthog")
 VENDOR_NAMES: Final = {"screendesk": "Screendesk", "getscreen": "Getscreen.me", "posthog": "PostHog"}

@@ -33,7 +33,7 @@ from pipelines.transform import ModelFailed, ModelTooLarge, run_models
 from pipelines.warehouse import Generation, PublishError, Warehouse, current_generation, refuse_unsafe_layout
 from sources import getscreen, posthog, screendesk
 from sources._errors import WrongSetting
-from sources._privacy import STANDARD, Policy
+from sources._policy import STANDARD, Policy
 from sources._reading import Reading, side_by_side
 from sources._redact import Redactor
 from sources._schema import Table

@@ -6,7 +6,7 @@ from typing import Any
 
 from sources._http import ApiError, Traffic
 from sources._plan import Answer, Ask, ListPlan, Presence
-from sources._privacy import STANDARD, Policy, is_pseudonym
+from sources._policy import STANDARD, Policy, is_pseudonym
 from sources._schema import Privacy
 from sources._tables import Converter, Key
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from sources._privacy import Policy
+    from sources._policy import Policy
 
 
 class Type(Enum):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sources._privacy import Policy
+    from sources._policy import Policy
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pipelines.declare import declare_tables
 from pipelines.sync import ALL_TABLES
 from sources import _reading
 from sources._plan import Outcome, Slice
-from sources._privacy import STANDARD
+from sources._policy import STANDARD
 from sources._reading import Feed
 from sources._redact import Redactor
 from sources._tables import Converter, Drift

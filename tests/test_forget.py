@@ -14,7 +14,7 @@ from conftest import small_world
 from test_secrets import leaks
 from truth import query
 
-from sources._privacy import FULL, STANDARD
+from sources._policy import FULL, STANDARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ from pipelines.database import STORAGE_VERSION
 from pipelines.privacy import load_privacy
 from pipelines.rewrite import rebuild
 from pipelines.settings import SettingsError
-from sources._privacy import DROP, FULL, HASH, KEEP, PROFILES, STANDARD, TRUNCATE, Action, Policy, without_hosts
+from sources._policy import DROP, FULL, HASH, KEEP, PROFILES, STANDARD, TRUNCATE, Action, Policy, without_hosts
 from sources._schema import Privacy, Type, every_table
 from sources._tables import Converter, Page
 from sources.getscreen import in_declared_shape
