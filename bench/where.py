@@ -58,6 +58,7 @@ PARTS: Final = (
     ("dlt/", "", "dlt's own Python: packages, schemas, jobs"),
     ("httpx/", "", "HTTP client"),
     ("sources/_http.py", "", "HTTP client"),
+    ("sources/_replies.py", "", "HTTP client"),
     ("sources/", "", "sweep, slices, hand-over"),
     ("asyncio/", "", "HTTP client"),
 )

@@ -1,36 +1,29 @@
 """One vendor's JSON API, read with GET over one origin: the credential goes there and nowhere else.
 
-A page comes back whole or as an `ApiError` (drawn in `sources._errors`), never as an empty page. What the body holds
-decides, not its content type: JSON labelled HTML is read, a login page labelled JSON is refused. Requests that fail in
-passing are repeated with full jitter, within limits per request, per client and in time; `sources._pacing` slows all
-requests down when the vendor asks. Once a request has failed for good and no other was answered meanwhile, the client
-is down: later requests fail at once with the same error.
-
-JSON is read exactly or not at all: integers of any size stay integers, NaN and Infinity are refused, a number too
-large for its type stays text. Of a repeated key the last value counts, half a surrogate pair becomes U+FFFD.
+A page comes back whole or as an `ApiError` (drawn in `sources._errors`), never as an empty page; `sources._replies` judges
+which. Requests that fail in passing are repeated with full jitter, within limits per request, per client and in time;
+`sources._pacing` slows all requests down when the vendor asks. Once a request has failed for good and no other was
+answered meanwhile, the client is down: later requests fail at once with the same error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import logging
 import math
-import re
 import time
 import zlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import sniffio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from sources._body import Body, BodyTooLargeError, is_markup, parse
-from sources._columns import Columns
+from sources._body import Body, BodyTooLargeError
 from sources._connections import use_own_connections
 from sources._errors import (
     ApiError,
@@ -47,8 +40,9 @@ from sources._errors import (
     cause_of,
     certificate_refused,
 )
-from sources._origin import Credential, Origin, host_of, named, query_of
-from sources._pacing import Pacing, RetryPolicy, Traffic, retry_after
+from sources._origin import Credential, Origin, named, query_of
+from sources._pacing import Pacing, RetryPolicy, Traffic
+from sources._replies import Replies, Transient
 from sources._reply_reader import ReplyReader
 
 if TYPE_CHECKING:
@@ -83,8 +77,6 @@ _RETRY = RetryPolicy()
 _LARGE = 32 << 10  # bytes from which a body is worth a thread
 _LOGGED_PARAMS = ("page", "offset", "limit")
 
-_E = TypeVar("_E", bound=ApiError)
-
 
 class ApiClient:
     """Reads one vendor's API. Construction does no I/O; use it as an async context manager, in one event loop.
@@ -117,7 +109,6 @@ class ApiClient:
         self.traffic = Traffic() if traffic is None else traffic
         self._origin = Origin(vendor, base_url, credential, self.name)
         self._redactor = self._origin.redactor
-        self._setting = credential.setting
         self._retry = retry
         self._read_timeout = read_timeout
         self._timeouts = {"timeout": httpx.Timeout(read_timeout).as_dict()}
@@ -126,7 +117,7 @@ class ApiClient:
         self._transport = transport
         self._clock = clock
         self._wall_clock = wall_clock
-        self._hints = dict(hints or {})
+        self._replies = Replies(self._origin, retry, hints or {}, wall_clock)
         self._max_concurrency = max(1, max_concurrency)
         # a request keeps its place here while it backs off: else a thousand could each fail once before one gives up
         self._calls = asyncio.Semaphore(self._max_concurrency)
@@ -140,7 +131,6 @@ class ApiClient:
         self._down: ApiError | None = None
         self._answers = 0
         self._retries = 0
-        self._mislabelled = False
 
     def __repr__(self) -> str:
         return f"ApiClient({self.vendor!r}, {self._origin.base!r})"
@@ -219,16 +209,16 @@ class ApiClient:
         try:
             try:
                 return await self._attempt(call)
-            except _Again as failure:
+            except Transient as failure:
                 first = failure
             return await self._repeated(call, first)
-        except _Again as again:
+        except Transient as again:
             error = self._gave_up(again, call)
         finally:
             self._leave(call)
         raise error
 
-    async def _repeated(self, call: _Call, first: _Again) -> dict[str, Any]:
+    async def _repeated(self, call: _Call, first: Transient) -> dict[str, Any]:
         """What comes of a request whose first attempt failed. Only then, as tenacity keeps results until Python looks for garbage."""
         failures = [first]
 
@@ -257,7 +247,9 @@ class ApiClient:
         async def rest(seconds: float) -> None:
             await self._pacing.rest(seconds, call.counters if call.throttled else ())
 
-        retrying = AsyncRetrying(retry=retry_if_exception_type(_Again), wait=wait, stop=stop, sleep=rest, reraise=True)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Transient), wait=wait, stop=stop, sleep=rest, reraise=True
+        )
         return await retrying(attempt)
 
     async def _attempt(self, call: _Call) -> dict[str, Any]:
@@ -266,9 +258,12 @@ class ApiClient:
                 self._begin(call)
                 reply, body = await self._exchange(call, era)
             data = await self._in_columns(call, body)
-            data = self._understood(call, reply, body) if data is None else self._expected(call, data)
-        except _Again as again:
+            if data is None:
+                data = self._replies.understood(reply, body, call.path, again=not call.unreadable)
+            self._replies.check_content(data, call.path, call.list_key)
+        except Transient as again:
             call.last = again
+            call.unreadable |= again.unreadable
             _log.debug("%s GET %s: %s, attempt %d", self.vendor, call.shown, again.reason, call.attempts)
             raise
         except RecordMissing:
@@ -279,7 +274,7 @@ class ApiClient:
             raise
         self._answers += 1
         self._pacing.succeeded()
-        self._note_label(call, reply)
+        self._replies.note_label(reply, call.path)
         return data
 
     def _leave(self, call: _Call) -> None:
@@ -312,22 +307,24 @@ class ApiClient:
         trouble: Exception
         try:
             async with asyncio.timeout(limit), self._answer(call.url) as reply:
-                self._check_status(call, reply, era)
+                self._heed_status(call, reply, era)
                 # a server may send the credential back: what is stored of its answer must not hold it
                 body = self._redactor.body(await self._read(call, reply))
                 shown = (self.vendor, call.shown, reply.status_code, len(body), self._clock() - started)
                 _log.debug("%s GET %s -> %d, %d bytes, %.3f s", *shown)
                 return reply, body
         except TimeoutError:
-            trouble = _Again(f"did not finish its answer within {limit:g} s")
+            trouble = Transient(f"did not finish its answer within {limit:g} s")
         except httpx.TimeoutException as exc:
-            trouble = _Again(f"sent nothing for {self._read_timeout:g} s ({type(exc).__name__})")
+            trouble = Transient(f"sent nothing for {self._read_timeout:g} s ({type(exc).__name__})")
         except (httpx.TransportError, OSError) as exc:
             trouble = (
-                self._distrusted() if certificate_refused(exc) else _Again(f"gave no complete answer ({cause_of(exc)})")
+                self._distrusted()
+                if certificate_refused(exc)
+                else Transient(f"gave no complete answer ({cause_of(exc)})")
             )
         except zlib.error:
-            trouble = _Again("sent a damaged or cut-off gzip body")
+            trouble = Transient("sent a damaged or cut-off gzip body")
         # raised here, so that the exception carries no httpx object, which would hold the request and its headers
         raise trouble
 
@@ -344,59 +341,21 @@ class ApiClient:
         finally:
             await reply.aclose()
 
-    def _check_status(self, call: _Call, reply: httpx.Response, era: int) -> None:
-        status = reply.status_code
-        hint = f" {self._hints[status]}" if status in self._hints else ""
-        if reply.is_success:
-            return
-        if httpx.codes.is_redirect(status):
-            host = host_of(reply.headers.get("location", ""), base=reply.request.url)
-            raise self._error(
-                UntrustedAddress,
-                f"answered with a redirect (HTTP {status}) to {host}, which is not followed, so that the credential "
-                f"stays where it belongs. If the API has moved, change {named(self._origin.setting)}.{hint}",
-            )
-        asked = retry_after(reply.headers.get("retry-after", ""), self._wall_clock())
-        if status == httpx.codes.TOO_MANY_REQUESTS:
-            self._pacing.slow_down(era)
-        if status == httpx.codes.TOO_MANY_REQUESTS or (status == httpx.codes.SERVICE_UNAVAILABLE and asked is not None):
-            wait = None
-            if asked is not None:
-                wait = min(max(asked, self._retry.retry_after_floor), self._retry.retry_after_cap)
-                self._pacing.pause(wait)
-            raise _Again(f"asks to slow down (HTTP {status})", throttled=True, wait=wait, asked=asked)
-        if reply.is_server_error or status == httpx.codes.REQUEST_TIMEOUT:
-            raise _Again(f"is in trouble (HTTP {status})")
-        raise self._refusal(call, status, hint)
-
-    def _refusal(self, call: _Call, status: int, hint: str) -> ApiError:
-        """The error for an answer that stays the same however often one asks."""
-        if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-            return self._error(
-                Refused,
-                f"refused the credential (HTTP {status}). Set {named(self._setting)} in .dlt/secrets.toml to one that "
-                f"is valid and may read {call.path}.{hint}",
-                setting=named(self._setting),
-            )
-        if status == httpx.codes.PAYMENT_REQUIRED:
-            return self._error(
-                QuotaExceeded,
-                f"says the plan's number of requests is used up (HTTP 402). Run again when it renews.{hint}",
-            )
-        if status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
-            if call.list_key is None:
-                return self._error(RecordMissing, f"has no record at {call.path} (HTTP {status}).")
-            return self._error(
-                EndpointMissing,
-                f"has no list at {call.path} (HTTP {status}). Check {named(self._origin.setting)}.{hint}",
-                setting=named(self._origin.setting),
-            )
-        return self._error(BadReply, f"rejected the request for {call.path} (HTTP {status}).{hint}")
+    def _heed_status(self, call: _Call, reply: httpx.Response, era: int) -> None:
+        """Go on with a success, and slow down where the vendor asks for it."""
+        try:
+            self._replies.check_status(reply, call.path, one_record=call.list_key is None)
+        except Transient as again:
+            if again.too_many:
+                self._pacing.slow_down(era)
+            if again.wait is not None:
+                self._pacing.pause(again.wait)
+            raise
 
     async def _read(self, call: _Call, reply: httpx.Response) -> bytearray:
         encoding = reply.headers.get("content-encoding", "").strip().lower()
         if encoding not in {"", "identity", "gzip", "x-gzip"}:
-            raise self._error(BadReply, f"sent {call.path} in an encoding that was not asked for.")
+            raise self._replies.error(BadReply, f"sent {call.path} in an encoding that was not asked for.")
         body = Body(zipped=encoding.endswith("gzip"), max_bytes=self._max_bytes)
         try:
             # the stream itself: the pieces as they arrive, also from a transport that had them all at once
@@ -408,47 +367,7 @@ class ApiClient:
             return body.finish()
         except BodyTooLargeError:
             text = f"sent more than {self._max_bytes:,} bytes for {call.path}: not read further."
-        raise self._error(TooLarge, text)
-
-    def _understood(self, call: _Call, reply: httpx.Response, body: bytearray) -> dict[str, Any]:
-        """The JSON object in a successful answer, or why it is none."""
-        where = ""
-        try:
-            data = parse(body)
-        except json.JSONDecodeError as exc:
-            where = f"unreadable from byte {exc.pos:,}"
-        except (ValueError, RecursionError):
-            where = "unreadable"
-        # raised outside, so that the exception does not carry the body
-        if where:
-            raise self._no_json(call, reply, body, where)
-        if not isinstance(data, dict):
-            raise self._error(BadReply, f"sent JSON for {call.path} that is no object.")
-        return self._expected(call, data)
-
-    def _no_json(self, call: _Call, reply: httpx.Response, body: bytearray, where: str) -> Exception:
-        """Why a body that is no JSON is none: worth a second try, and then an error that says what it may mean."""
-        instead = "a web page" if is_markup(body) else "an empty answer" if not body.strip() else ""
-        if not call.unreadable:
-            call.unreadable = True
-            return _Again(f"sent {instead}, not JSON" if instead else f"sent JSON that is {where}")
-        what = f"{_label(reply) or 'no content type'}, {len(body):,} bytes"
-        if not instead:
-            return self._error(BadReply, f"did not send JSON for {call.path}: {what}, {where}, twice.")
-        text = f"did not send JSON for {call.path} but {instead} ({what}), twice."
-        if instead == "a web page":
-            text += (
-                " It may be a login page, a notice of maintenance, or come from a proxy in between. Check "
-                f"{named(self._origin.setting)} and {named(self._setting)}, or run again later."
-            )
-        return self._error(BadReply, text)
-
-    def _note_label(self, call: _Call, reply: httpx.Response) -> None:
-        """Say once that JSON has the label of something else; what a body holds counts, not what it is called."""
-        label = _label(reply)
-        if label and not label.lower().endswith("json") and not self._mislabelled:
-            self._mislabelled = True
-            _log.info("%s calls the JSON at %s %s; it is read all the same", self.vendor, call.path, label)
+        raise self._replies.error(TooLarge, text)
 
     async def _in_columns(self, call: _Call, body: bytearray) -> dict[str, Any] | None:
         """The answer with its list as columns, where all of it is as declared; large ones are read beside the event loop."""
@@ -460,16 +379,7 @@ class ApiClient:
         self._leave(call)
         return await self._reply_reader.read(call.columns, body)
 
-    def _expected(self, call: _Call, data: dict[str, Any]) -> dict[str, Any]:
-        """The answer, if it holds no error and the list that was asked for."""
-        if data.get("error") or data.get("errors"):
-            raise self._error(BadReply, f"reported an error inside a successful answer for {call.path}.")
-        if call.list_key is not None and not isinstance(data.get(call.list_key), list | Columns):
-            state = "is no list" if call.list_key in data else "is missing"
-            raise self._error(BadReply, f'changed its answer for {call.path}: "{call.list_key}" {state}.')
-        return data
-
-    def _gave_up(self, again: _Again, call: _Call) -> ApiError:
+    def _gave_up(self, again: Transient, call: _Call) -> ApiError:
         """The final error of a request. It stands for the whole vendor unless others got answers meanwhile."""
         if self._down is not None:
             return copy.copy(self._down)
@@ -481,10 +391,12 @@ class ApiClient:
                 moment = self._wall_clock().astimezone(UTC) + timedelta(seconds=max(1.0, math.ceil(again.asked)))
                 when = f"after {moment:%Y-%m-%d %H:%M:%S} UTC"
             text = f"{again.reason}, still after {spent}. Run again {when}, or lower {self._rate_setting}."
-            error = self._error(Throttled, text, retry_after=None if again.asked is None else max(0.0, again.asked))
+            error = self._replies.error(
+                Throttled, text, retry_after=None if again.asked is None else max(0.0, again.asked)
+            )
         else:
             text = f"{again.reason}; gave up after {spent}. Check the network and {named(self._origin.setting)}"
-            error = self._error(Unreachable, f"{text}, or run again later.")
+            error = self._replies.error(Unreachable, f"{text}, or run again later.")
         if self._answers == call.answers_before:
             self._go_down(error)
         return error
@@ -492,9 +404,6 @@ class ApiClient:
     def _go_down(self, error: ApiError) -> None:
         self._down = copy.copy(error)
         self._pacing.wake()
-
-    def _error(self, kind: type[_E], text: str, **more: Any) -> _E:
-        return kind(self.vendor, self._redactor.text(f"{self.name} {text}"), **more)
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is not None:
@@ -514,7 +423,7 @@ class ApiClient:
         except (OSError, ValueError, ImportError, httpx.InvalidURL):
             setting = "SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY or ALL_PROXY"
             text = f"cannot be asked: the environment's {setting} does not hold what it should."
-            raise self._error(WrongSetting, text, setting=setting) from None
+            raise self._replies.error(WrongSetting, text, setting=setting) from None
         for name in _WIRE_LOGS:
             logging.getLogger(name).addFilter(self._log_filter)
         return self._client
@@ -528,20 +437,7 @@ class ApiClient:
             "did not prove who it is: its certificate could not be verified. Nothing was sent. Behind a company proxy, "
             f"point SSL_CERT_FILE at the company's CA file; else check {named(self._origin.setting)}."
         )
-        return self._error(WrongSetting, text, setting=named(self._origin.setting))
-
-
-class _Again(Exception):
-    """An attempt that failed in a way the next one may not."""
-
-    def __init__(
-        self, reason: str, *, throttled: bool = False, wait: float | None = None, asked: float | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.throttled = throttled
-        self.wait = wait
-        self.asked = asked
+        return self._replies.error(WrongSetting, text, setting=named(self._origin.setting))
 
 
 @dataclass
@@ -560,7 +456,7 @@ class _Call:
     left: float = 0.0
     answers_before: int = 0
     unreadable: bool = False
-    last: _Again | None = None
+    last: Transient | None = None
 
     @property
     def throttled(self) -> bool:
@@ -573,12 +469,7 @@ class _Call:
         return f"{self.path}?{place}" if place else self.path
 
 
-def _label(reply: httpx.Response) -> str:
-    """The content type a reply claims, without what may be anything."""
-    return re.sub(r"[^\w.+/-].*", "", reply.headers.get("content-type", ""))[:60]
-
-
-def _again(state: RetryCallState) -> _Again:
+def _again(state: RetryCallState) -> Transient:
     again = state.outcome.exception() if state.outcome else None
-    assert isinstance(again, _Again)
+    assert isinstance(again, Transient)
     return again

@@ -35,10 +35,11 @@ class Origin:
     """A base address, the check that another address belongs to it, and the credential for those that do."""
 
     def __init__(self, vendor: str, base_url: str, credential: Credential, name: str) -> None:
-        self._vendor = vendor
-        self._name = name
+        self.vendor = vendor
+        self.name = name
         self.redactor = Redactor([credential.value])
         self.setting = f"sources.{vendor}.base_url"
+        self.credential_setting = credential.setting
         self.base = self._checked_base(base_url)
         self.on_loopback = _is_loopback(httpx.URL(self.base).host)
         self._origin = _origin(httpx.URL(self.base))
@@ -60,15 +61,15 @@ class Origin:
         return url
 
     def _untrusted(self, place: str) -> UntrustedAddress:
-        text = f"{self._name} was to be asked at {place}, which is not its API: not done."
-        return UntrustedAddress(self._vendor, self.redactor.text(text))
+        text = f"{self.name} was to be asked at {place}, which is not its API: not done."
+        return UntrustedAddress(self.vendor, self.redactor.text(text))
 
     def _checked_base(self, base_url: str) -> str:
         """The base address without a final slash, if it is one a credential may be sent to."""
         trouble = _trouble_with(base_url)
         if trouble:
-            text = f"{self._name} cannot be asked: {named(self.setting)} {trouble}."
-            raise WrongSetting(self._vendor, text, setting=named(self.setting))
+            text = f"{self.name} cannot be asked: {named(self.setting)} {trouble}."
+            raise WrongSetting(self.vendor, text, setting=named(self.setting))
         return str(httpx.URL(base_url)).rstrip("/")
 
     def _checked(self, credential: Credential) -> Credential:
@@ -76,10 +77,10 @@ class Origin:
         if not re.fullmatch(r"[\x21-\x7e]+( [\x21-\x7e]+)*", credential.value.removeprefix("Bearer ")):
             setting = named(credential.setting)
             text = (
-                f"{self._name} cannot be asked: {setting} is empty, or holds a line break, a space at "
+                f"{self.name} cannot be asked: {setting} is empty, or holds a line break, a space at "
                 "its end or a character that is not plain ASCII. Copy it again."
             )
-            raise WrongSetting(self._vendor, text, setting=setting)
+            raise WrongSetting(self.vendor, text, setting=setting)
         return credential
 
 
