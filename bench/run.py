@@ -9,6 +9,7 @@ loaded file was compared with the truth. A whole run writes bench/RESULTS.md; a 
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contestants.commands import CONTESTANTS, first_load
-from dataset import WORK, Dataset, ensure, warm
+from dataset import REPOSITORY, WORK, Dataset, ensure, warm
 from measure import Failed
 from nginx import serving
 from quiet import measure_quiet
@@ -46,6 +47,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results(began=time.time(), runs=options.runs, load_before=os.getloadavg()[0])
     WORK.mkdir(parents=True, exist_ok=True)
+    for package in ("pipelines", "sources"):
+        # as pip compiles whatever it installs: where nothing may be kept of that, a clone is compiled in each run
+        compileall.compile_dir(REPOSITORY / package, quiet=1)
     try:
         with serving() as server:
             for part, data, slow, contestants, runs in _plan(options):

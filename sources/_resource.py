@@ -51,11 +51,9 @@ def slice_source(reading: Reading) -> DltSource:
     """
 
     def rows(feed: Feed) -> Iterator[DataItemWithMeta]:
-        # a table without rows costs as much as a small one
-        declared: Iterator[DataItemWithMeta] = _declared(feed.table)
-        for tables in feed.next_slice():
-            yield from declared
-            yield from _marked(feed.table, tables)
+        # a table without rows costs as much as a small one: the first rows say what dlt has to know of their table
+        for number, tables in enumerate(feed.next_slice()):
+            yield from _marked(feed.table, tables, hinted=number == 0)
 
     @dlt.source(name=reading.vendor, max_table_nesting=0)
     def vendor_slice() -> Iterator[DltResource]:
@@ -108,17 +106,20 @@ def _first_versions(table: Table, tables: dict[str, pa.Table], seen: set[Key]) -
 def _declared(table: Table) -> Iterator[DataItemWithMeta]:
     """Empty Arrow tables with all hints: each table exists, and is merged, whether it has rows or not."""
     for name, child in every_table(table):
-        empty = arrow_schema(table, child).empty_table()
-        yield dlt.mark.with_hints(empty, _hints(table, name, child), create_table_variant=True)
+        yield _with_hints(arrow_schema(table, child).empty_table(), table, name, child)
 
 
-def _marked(table: Table, tables: dict[str, pa.Table]) -> Iterator[DataItemWithMeta]:
-    """Arrow tables with the name of the dlt table they go to, and a mark for each list without items."""
+def _marked(table: Table, tables: dict[str, pa.Table], *, hinted: bool = False) -> Iterator[DataItemWithMeta]:
+    """Arrow tables, with a mark for each list without items, and the name of the dlt table they go to or all hints."""
     for name, child in every_table(table):
         rows = tables[name]
         if child is not None:
             rows = pa.concat_tables([rows, _marks(table, child, tables[table.name][table.key], rows)])
-        yield dlt.mark.with_table_name(rows, name)
+        yield _with_hints(rows, table, name, child) if hinted else dlt.mark.with_table_name(rows, name)
+
+
+def _with_hints(rows: pa.Table, table: Table, name: str, child: ChildTable | None) -> DataItemWithMeta:
+    return dlt.mark.with_hints(rows, _hints(table, name, child), create_table_variant=True)
 
 
 def _marks(table: Table, child: ChildTable, keys: pa.ChunkedArray, items: pa.Table) -> pa.Table:
