@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipelines.settings import DLT_ENVIRONMENT, NO_LOG
 from sandbox.server import SandboxServer
 from sandbox.world import World
 
@@ -152,6 +153,12 @@ class Desk:
             "TMPDIR": str(self.scratch),
             **self.environment,
         }
+
+    def run_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process run at the desk, as the command line does: whatever dlt was told by a test before."""
+        here = {**DLT_ENVIRONMENT, "RUNTIME__LOG_LEVEL": NO_LOG, "DESKHOUSE__WAREHOUSE_DIR": str(self.warehouse)}
+        for name, value in {**here, **self.environment}.items():
+            monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -66,8 +66,7 @@ def test_a_slice_that_all_but_fits_is_written_once(
 ) -> None:
     """Rows that come twice: a merge that just fits leaves a commit too little memory, if it has no more than that."""
     desk.environment = serve(World(3, recordings=RECORDINGS, users=5, connections=5, meetings=2)).environment()
-    for name, value in {**desk.environment, "DESKHOUSE__WAREHOUSE_DIR": str(desk.warehouse)}.items():
-        monkeypatch.setenv(name, value)
+    desk.run_here(monkeypatch)
     monkeypatch.setattr(destination, "MEMORY", (f"{megabytes}MB", *destination.MEMORY[1:]))
     result = sync.sync(load_settings(), ["screendesk"], SilentReporter())
     assert (result.exit_code, result.problems) == (0, [])
@@ -80,8 +79,7 @@ def test_the_log_does_not_grow_with_the_account(
 ) -> None:
     """DuckDB keeps a megabyte in memory of each slice that is still in its log: fifty of a million recordings."""
     desk.environment = serve(World(3, recordings=2_000, users=5, connections=5, meetings=2)).environment()
-    for name, value in {**desk.environment, "DESKHOUSE__WAREHOUSE_DIR": str(desk.warehouse)}.items():
-        monkeypatch.setenv(name, value)
+    desk.run_here(monkeypatch)
     monkeypatch.setitem(Reading.__init__.__kwdefaults__ or {}, "slice_rows", 100)
     monkeypatch.setattr(loading, "SLICES_HELD", 5)
     given_back: list[bool] = []

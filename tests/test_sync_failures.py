@@ -627,8 +627,7 @@ def _raise(error: Exception) -> None:
 
 def _sync_here(desk: Desk, monkeypatch: pytest.MonkeyPatch, *vendors: str) -> sync.RunResult:
     """A run of some vendors, or of all, in this process."""
-    for name, value in {**desk.environment, "DESKHOUSE__WAREHOUSE_DIR": str(desk.warehouse)}.items():
-        monkeypatch.setenv(name, value)
+    desk.run_here(monkeypatch)
     return sync.sync(load_settings(), vendors or ["screendesk", "getscreen", "posthog"], SilentReporter())
 
 
@@ -655,8 +654,7 @@ def test_a_slice_of_changes_that_cannot_be_loaded_is_not_called_complete(
     def refused(*_: object, **__: object) -> None:
         raise LoadFailed("load failed: the disk is full")
 
-    for name, value in {**sandboxed.environment, "DESKHOUSE__WAREHOUSE_DIR": str(sandboxed.warehouse)}.items():
-        monkeypatch.setenv(name, value)
+    sandboxed.run_here(monkeypatch)
     with monkeypatch.context() as broken:
         broken.setattr(VendorLoader, "load_slice", refused)
         result = sync.sync(load_settings(), ["screendesk"], SilentReporter())
@@ -685,8 +683,7 @@ def test_what_is_known_of_the_warehouse_is_let_go_before_models_are_made(
         kept.extend(one() for one in known)
         make(*arguments, **options)
 
-    for name, value in {**sandboxed.environment, "DESKHOUSE__WAREHOUSE_DIR": str(sandboxed.warehouse)}.items():
-        monkeypatch.setenv(name, value)
+    sandboxed.run_here(monkeypatch)
     monkeypatch.setattr(ledger, "history_of", noted)
     monkeypatch.setattr(sync, "run_models", looked)
     assert sync.sync(load_settings(), ["screendesk", "posthog"], SilentReporter()).exit_code == 0
