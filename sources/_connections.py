@@ -79,10 +79,13 @@ class Pool:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        while self._open:
-            await self._open.pop().aclose()
+        """Close all connections, also where this is given up meanwhile."""
         self._idle.clear()
+        if self._open:
+            try:
+                await self._open.pop().aclose()
+            finally:
+                await self.aclose()
 
     async def _reused(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection | None:
         while self._idle:

@@ -246,8 +246,10 @@ class Reading:
 
     def stop(self) -> None:
         """Stop reading at the next request; what was handed out stays valid."""
+        stopped = self._stop.is_set()
         self._stop.set()
-        if self._loop is not None:
+        # a second time would break off what the first has begun: connections to be closed
+        if self._loop is not None and not stopped:
             _call(self._loop, self._cancel_all)
 
     def leave(self, feed: Feed) -> None:

@@ -411,6 +411,26 @@ def test_closing_the_pool_closes_its_connections() -> None:
     play(scene())
 
 
+@pytest.mark.parametrize("moment", range(1, 5))
+def test_closing_that_is_itself_given_up_closes_every_connection(moment: int) -> None:
+    """A reading that is stopped a second time while it closes: the rest would stay open until the process ends."""
+
+    async def scene() -> None:
+        async with served(numbered([])) as port:
+            pool = Pool(ssl.create_default_context())
+            await asyncio.gather(*(ask(pool, port) for _ in range(4)))
+            wires = [cast("Any", connection)._connection._network_stream._wire for connection in pool._open]
+            closing = asyncio.ensure_future(pool.aclose())
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+            assert [wire.transport.is_closing() for wire in wires] == [True] * 4
+            assert not pool._open
+
+    play(scene())
+
+
 def test_a_connection_that_was_closed_or_has_idled_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request on it is a failed attempt."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from sandbox.faults import Fault
 from sandbox.world import World
 from sources import getscreen, posthog, screendesk
 from sources._errors import RecordMissing, Refused, Unreachable
-from sources._http import RetryPolicy, Traffic
+from sources._http import ApiClient, RetryPolicy, Traffic
 from sources._known import Known
 from sources._pages import ListPage
 from sources._plan import Answer, History, ListPlan, Outcome, Presence, Slice
@@ -461,6 +462,30 @@ def test_a_loader_that_waits_is_released_by_stop() -> None:
             drain(source, "things")
 
     assert isinstance(in_time(run), ReadingStopped)
+
+
+def test_a_reading_stopped_twice_finishes_what_it_began_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loader stops its reading and then ends it: the second would break off the closing of connections."""
+    seen: list[str] = []
+
+    class Silent(Vendor):
+        async def walk(self, _: Traffic) -> AsyncGenerator[ListPage, None]:
+            yield listing(things(3), count=9)[0]
+            await asyncio.Event().wait()
+
+    async def slowly(_: object) -> None:
+        seen.append("closing")
+        await asyncio.sleep(0.1)
+        seen.append("closed")
+
+    monkeypatch.setattr(ApiClient, "aclose", slowly)
+    source = reading(Silent([]), slice_seconds=0.0)
+    with source:
+        source.feeds["things"].has_rows()
+        source.stop()
+        while not seen:
+            time.sleep(0.001)
+    assert seen == ["closing", "closed"]
 
 
 @pytest.mark.parametrize("taken", [0, 1])
