@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+# one more than cores: a test that waits for its processes leaves one idle
+WORKERS = $$($(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dashboard explore test test-deep lint format docs docs-check simulate faults bench lock clean
@@ -19,10 +21,10 @@ explore: $(VENV)/.runtime ## open a notebook that teaches the tables, on the dem
 	@DESKHOUSE__WAREHOUSE_DIR=$${DESKHOUSE__WAREHOUSE_DIR:-demo-warehouse} $(RUN)/marimo edit --skip-update-check --no-sandbox notebooks/explore.py
 
 test: $(VENV)/.dev ## run the tests
-	@$(RUN)/pytest --numprocesses auto --dist worksteal
+	@$(RUN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-deep: $(VENV)/.dev ## the long whole-run tests of privacy and erasure
-	@$(RUN)/pytest --numprocesses auto --dist worksteal -m deep
+	@$(RUN)/pytest --numprocesses $(WORKERS) --dist worksteal -m deep
 
 test-dbt: $(VENV)/.dev ## build a dbt project on the published tables during syncs, with dbt in an environment of its own
 	@test -x .venv-dbt/bin/dbt || { $(PYTHON) -m venv .venv-dbt && .venv-dbt/bin/pip install --quiet "dbt-core<1.12" "dbt-duckdb>=1.11" "duckdb>=1.5.5,<2"; }

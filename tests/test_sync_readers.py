@@ -32,7 +32,10 @@ told = {"reads": 0, "versions": 0, "errors": [], "orphans": [], "shorter": []}
 before, kept = None, duckdb.connect(str(database), read_only=True)
 first = {name: kept.execute(sql).fetchall()[0][0] for name, sql in counts.items()}
 print("reading", flush=True)
-while not stop.exists():
+last = False
+while not last:
+    # once more after it was told to stop: what was there by then has to be seen
+    last = stop.exists()
     time.sleep(0.005)
     try:
         with duckdb.connect(str(database), read_only=True) as connection:
