@@ -7,7 +7,7 @@ from typing import Final
 
 import duckdb
 
-from pipelines.database import connect, limited, most_memory
+from pipelines.database import connect, limited, most_memory, on_threads
 from sources._schema import Table
 
 MEMORY: Final = "200MB"
@@ -26,14 +26,19 @@ class FailedCheck:
         return f"{self.invariant}: {self.violations} violations, e.g. {', '.join(self.examples)}"
 
 
-def failed_checks(database: Path, tables: Sequence[Table]) -> list[FailedCheck]:
+def failed_checks(database: Path, tables: Sequence[Table], threads: int | None = 1) -> list[FailedCheck]:
     """Check that keys are unique, that no child lacks its parent, and that lists have no gaps.
+
+    Args:
+        database: the private database.
+        tables: what to look at, with their lists.
+        threads: how many work on it, each of which needs memory; None for as many as there are cores.
 
     Returns:
         The invariants that do not hold; empty when the database may be published.
     """
     failed = []
-    with connect(database, read_only=True) as con, limited(con, MEMORY):
+    with connect(database, read_only=True) as con, limited(con, MEMORY), on_threads(con, threads):
         for invariant, sql in (check for table in tables for check in _queries(table)):
             try:
                 rows = con.execute(sql).fetchall()

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,6 +26,7 @@ from pipelines.warehouse import DATABASE_NAME, PublishError, file_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
     from pipelines.warehouse import Generation
 
@@ -33,6 +35,7 @@ log = logging.getLogger("deskhouse.copies")
 LOG_NAME = f"{DATABASE_NAME}.wal"
 _LOG_NOTE = "log-bytes"
 READERS_SAFE = "readers keep the last published generation"
+_PIECE = 32 << 20
 # linux/fs.h; Python names it from 3.12 on
 _FICLONE = 0x40049409
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -86,10 +89,17 @@ def _reflink(source: BinaryIO, target: BinaryIO) -> bool:
 def _copy_bytes(source: BinaryIO, target: BinaryIO, size: int) -> None:
     done = 0
     if sys.platform == "linux":
+        on_disk: list[Future[None]] = []
         # inside the kernel where it can; what it will not do, and its real errors, are left to the plain copy
-        with contextlib.suppress(OSError):
-            while step := os.copy_file_range(source.fileno(), target.fileno(), size - done, done, done):
+        with ThreadPoolExecutor(1) as disk, contextlib.suppress(OSError):
+            while step := os.copy_file_range(source.fileno(), target.fileno(), min(size - done, _PIECE), done, done):
                 done += step
+                if done < size:
+                    # the disk takes one piece while the next is copied
+                    on_disk.append(disk.submit(os.fdatasync, target.fileno()))
+        for piece in on_disk:
+            # the system tells of a failure once, so a later call would not
+            piece.result()
     source.seek(done)
     target.seek(done)
     shutil.copyfileobj(source, target, 1 << 20)

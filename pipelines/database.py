@@ -126,6 +126,11 @@ def catalog(path: Path) -> str:
     return path.stem
 
 
+def columns_of(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    """Names of a table's or view's columns in their order; DuckDB's list of all columns takes ten times as long."""
+    return [column[0] for column in connection.execute(f"FROM {table} LIMIT 0").description or ()]
+
+
 def _attached(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     # attached, since the size of row groups cannot be said where a file is opened
     connection = duckdb.connect(config={"temp_directory": f"{path}.tmp"})

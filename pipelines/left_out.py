@@ -1,11 +1,12 @@
-"""What other packages would import on the chance that it is there, and deskhouse has no use for."""
+"""What other packages would import on the chance that it is there or wanted, and deskhouse has no use for."""
 
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 LEFT_OUT: Final = frozenset(
     {
@@ -16,6 +17,24 @@ LEFT_OUT: Final = frozenset(
     }
 )
 
+DESTINATIONS: Final = "dlt.destinations"
+"""dlt's package of everything it can load into: twenty databases besides DuckDB, 30 ms of each run that loads."""
+
+
+class _WhenAsked(Loader):
+    """Makes dlt's package of destinations without importing each of them; one that is asked for is imported then."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing but the way to find one."""
+
+        def destination(name: str) -> Any:
+            try:
+                return getattr(import_module(f"{DESTINATIONS}.impl.{name}.factory"), name)
+            except ModuleNotFoundError:
+                raise AttributeError(f"module {DESTINATIONS!r} has no attribute {name!r}") from None
+
+        vars(module)["__getattr__"] = destination
+
 
 class _NotInstalled(MetaPathFinder):
     """Says of these at once that they are not there; None in `sys.modules` would do for Python, and not for Arrow."""
@@ -23,8 +42,8 @@ class _NotInstalled(MetaPathFinder):
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002 - Python's signature
-        target: ModuleType | None = None,  # noqa: ARG002
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         """Look no further.
 
@@ -33,7 +52,12 @@ class _NotInstalled(MetaPathFinder):
         """
         if fullname in LEFT_OUT:
             raise ModuleNotFoundError(f"{fullname} is left out", name=fullname)
-        return None
+        if fullname != DESTINATIONS:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None:
+            spec.loader = _WhenAsked()
+        return spec
 
 
 def leave_out() -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 import duckdb
 
+from pipelines.database import columns_of
 from pipelines.model_files import SCHEMA, Model, ModelColumn, ModelFailed
 from sources._schema import Privacy
 
@@ -51,14 +52,7 @@ def check_against_others(connection: duckdb.DuckDBPyConnection, model: Model) ->
 
 
 def _check_columns_match(connection: duckdb.DuckDBPyConnection, model: Model) -> None:
-    made = [
-        name
-        for (name,) in connection.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() "
-            "AND schema_name = ? AND table_name = ? ORDER BY column_index",
-            [SCHEMA, model.name],
-        ).fetchall()
-    ]
+    made = columns_of(connection, model.qualified_name)
     declared = [column.name for column in model.columns]
     if made == declared:
         return

@@ -13,6 +13,7 @@ from typing import Final
 
 import duckdb
 
+from pipelines.database import columns_of
 from pipelines.model_files import DECLARATIONS, Model
 from sources._schema import Table, every_table
 from sources.getscreen.tables import TABLES as GETSCREEN_TABLES
@@ -62,14 +63,7 @@ class Inputs:
 
     def _read_content(self, name: str) -> None:
         """Keep what each of the models that read a table sees of it."""
-        columns = [
-            column
-            for (column,) in self._connection.execute(
-                "SELECT column_name FROM duckdb_columns() "
-                "WHERE database_name = current_database() AND schema_name || '.' || table_name = ?",
-                [name],
-            ).fetchall()
-        ]
+        columns = columns_of(self._connection, name)
         seen = {model.name: _columns_read(model, name, columns) for model in self._models if name in model.reads}
         if not seen:
             return

@@ -51,8 +51,9 @@ CACHE_MEMORY: Final = "48MB"
 MODELS_MEMORY: Final = ("220MB", "1GB", None)
 """What DuckDB may hold while models are made, and then what the next try needs."""
 MANY_ROWS: Final = 400_000
+"""Records from which on models and checks are left to one thread, which needs half of the memory that two do."""
 LEAN_BYTES_A_ROW: Final = 140
-"""From so many records on, models are made by one thread in so much memory for each: half of what two threads take."""
+"""What that thread may hold for each record while it makes models."""
 Transports = Mapping[str, httpx.AsyncBaseTransport]
 
 
@@ -305,7 +306,7 @@ class _Run:
         broken: list[FailedCheck] = []
         if self.rows_changed or any(receipt.written for receipt in result.receipts):
             self._reporter.step("checking")
-            broken = failed_checks(self._database, ALL_TABLES)
+            broken = failed_checks(self._database, ALL_TABLES, threads=1 if self._records() > MANY_ROWS else None)
         for check in broken:
             self.problem(f"not published, because a check failed: {check}")
         publishable = not broken and self._make_models()

@@ -42,3 +42,21 @@ def test_closed_outputs_do_not_change_the_exit_code(closed: str, argument: str, 
     command = f"'{sys.executable}' -m pipelines.cli {argument} {closed}"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+
+
+FOUND = """
+import sys
+from pipelines.left_out import leave_out
+leave_out()
+import dlt
+from dlt import destinations
+assert dlt.destinations is destinations
+others = [name for name in sys.modules if name.startswith("dlt.destinations.impl.snowflake")]
+print(len(others), destinations.filesystem("/tmp").destination_name, hasattr(destinations, "nowhere"))
+"""
+
+
+def test_dlts_other_destinations_are_imported_when_asked_for_and_not_before(tmp_path: Path) -> None:
+    """Twenty databases imported by every run that loads; or dlt left without those it knows."""
+    done = subprocess.run([sys.executable, "-c", FOUND], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["0", "filesystem", "False"], done.stderr

@@ -422,6 +422,28 @@ def test_a_file_system_without_kernel_copies_still_gets_a_whole_one(
     assert warehouse.published_database.read_bytes() == warehouse.private_database.read_bytes()
 
 
+def test_a_piece_that_does_not_reach_the_disk_is_told_and_not_published(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system says once that a write failed: a copy that asks again at its end would pass for a whole one."""
+    publish(warehouse, "run-1")
+    with duckdb.connect(str(warehouse.private_database)) as connection:
+        connection.execute("INSERT INTO t SELECT range FROM range(100)")
+    failures = iter([OSError(errno.EIO, "the disk")])
+
+    def once(_: int) -> None:
+        for failure in failures:
+            raise failure
+
+    monkeypatch.setattr(copies, "_PIECE", 4096)
+    monkeypatch.setattr(os, "fdatasync", once)
+    with pytest.raises(PublishError, match="the disk"):
+        publish(warehouse, "run-2")
+    assert len(_names(warehouse.generations)) == 1
+    publish(warehouse, "run-3")
+    assert warehouse.published_database.read_bytes() == warehouse.private_database.read_bytes()
+
+
 # kills
 
 _PUBLISH_FOR_EVER = """
