@@ -56,6 +56,14 @@ class Results:
         """Median peak bytes; None where it was not measured."""
         return self._median(part, size, name, "peak")
 
+    def more(self, part: str, size: int, name: str, than: str) -> float | None:
+        """Median, over the turns, of the wall seconds that one took beyond the other in the same turn."""
+        for (measured, data), by_name in self.costs.items():
+            if measured == part and data.size == size and name in by_name and than in by_name:
+                turns = zip(by_name[name], by_name[than], strict=True)
+                return statistics.median(one.wall - other.wall for one, other in turns)
+        return None
+
     def largest(self, part: str) -> int:
         """The largest size a part was measured with, 0 for none."""
         return max((data.size for measured, data in self.costs if measured == part), default=0)

@@ -90,13 +90,10 @@ def _quiet(results: Results) -> list[Verdict | None]:
         )
     ]
     for kind in ("full", "light"):
-        quiet, changed = (
-            results.wall("quiet", size, f"quiet {kind}"),
-            results.wall("quiet", size, f"one row changed, {kind}"),
-        )
-        if quiet is not None and changed is not None:
-            more = changed - quiet
-            text = f"one changed row in {size:,}, {kind} run: {more:+.2f} s against the quiet run, at most 1 s"
+        # within a turn: over minutes, the machine changes more than what is asked for
+        more = results.more("quiet", size, f"one row changed, {kind}", f"quiet {kind}")
+        if more is not None:
+            text = f"one changed row in {size:,}, {kind} run: {more:+.2f} s against the quiet run of the same turn, at most 1 s"
             verdicts.append(Verdict(more <= 1, text))
     return verdicts
 
