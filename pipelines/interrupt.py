@@ -1,6 +1,8 @@
 """Signals that ask a run to stop."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,3 +42,29 @@ def signals_interrupt() -> Iterator[None]:
         for number, handler in before.items():
             if signal.getsignal(number) is interrupt:
                 signal.signal(number, handler)
+
+
+@contextmanager
+def signals_heeded() -> Iterator[None]:
+    """At the end of this context, raise `Interrupted` if Ctrl-C or SIGTERM came meanwhile, whoever took it.
+
+    Code that takes over the handlers for a while looks for a signal one last time and then hands them back: one that comes
+    in between is lost, and the run goes on as if nobody had asked it to stop. Python's own note of it is not lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        came = set(os.read(reader, 4096))
+        os.close(reader)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if number in came:
+                raise Interrupted(number)

@@ -21,7 +21,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from pipelines import commits
 from pipelines.database import LOADING, catalog, connect, held
 from pipelines.destination import atomic_duckdb
-from pipelines.interrupt import Interrupted
+from pipelines.interrupt import Interrupted, signals_heeded
 from pipelines.leftovers import LoadFailed, has_leftovers
 from pipelines.memory import give_back_large
 from pipelines.settings import NO_LOG
@@ -157,14 +157,8 @@ class VendorLoader:
 
     def _undisturbed(self, step: Callable[[], object]) -> None:
         """Take a step that dlt keeps signals from, and heed afterwards the one it would forget."""
-        with signals.intercepted_signals():
-            try:
-                self._step(step)
-            finally:
-                try:
-                    signals.raise_if_signalled()
-                except SignalReceivedException as received:
-                    raise Interrupted(received.signal_code) from None
+        with signals_heeded(), signals.intercepted_signals():
+            self._step(step)
 
     def _step(self, step: Callable[[], object]) -> None:
         try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 
 import duckdb
 import pytest
+from dlt.common.runtime import signals
 
-from pipelines.interrupt import Interrupted, interruption_behind, signals_interrupt
+from pipelines.interrupt import Interrupted, interruption_behind, signals_heeded, signals_interrupt
 
 
 def test_a_signal_within_a_query_is_known_for_a_signal() -> None:
@@ -45,3 +47,56 @@ def test_an_error_met_while_ending_does_not_hide_the_signal() -> None:
     found = interruption_behind(caught.value)
     assert found is not None
     assert found.signal == signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_dlt_takes_and_forgets_ends_the_run_all_the_same(number: int) -> None:
+    """One that comes after dlt has looked for the last time: the run goes on, and waits for a slow vendor, for minutes."""
+    with pytest.raises(Interrupted) as caught, signals_interrupt(), signals_heeded(), signals.intercepted_signals():
+        signal.raise_signal(number)
+    assert caught.value.signal == number
+
+
+def test_a_signal_counts_for_more_than_the_failure_it_comes_with() -> None:
+    """A run that was asked to stop would try the next vendor."""
+
+    def broken_off() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise OSError("a load that was broken off")
+
+    with pytest.raises(Interrupted), signals_interrupt(), signals_heeded(), signals.intercepted_signals():
+        broken_off()
+
+
+def test_without_a_signal_nothing_is_raised_and_everything_is_as_before() -> None:
+    """A child that ended, say, is no reason to stop; and a pipe left open at each slice ends a long load."""
+    open_before, wakeup = _open_files(), signal.set_wakeup_fd(-1)
+    chained = signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        with signals_heeded():
+            signal.raise_signal(signal.SIGCHLD)
+        with pytest.raises(OSError, match="full"), signals_heeded():
+            raise OSError("the disk is full")
+        assert _open_files() == open_before
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.signal(signal.SIGCHLD, chained)
+        signal.set_wakeup_fd(wakeup)
+
+
+def test_other_threads_are_left_alone() -> None:
+    """Python lets the main thread alone ask for its note of signals."""
+    done: list[bool] = []
+
+    def run() -> None:
+        with signals_heeded():
+            done.append(True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+def _open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
